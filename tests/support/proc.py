@@ -1,0 +1,90 @@
+"""Processes as /proc shows them: who descends from whom, and ending exactly those."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """One process; `started` (clock ticks since boot) tells it from a later one with the same number."""
+
+    pid: int
+    ppid: int
+    started: int
+    state: str
+    name: str
+
+    def alive(self) -> bool:
+        now = read(self.pid)
+        return now is not None and now.started == self.started and now.state not in "ZX"
+
+    def signal(self, number: int) -> None:
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+
+
+def read(pid: int) -> Proc | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, rest = text.split("(", 1)[1].rsplit(")", 1)
+    fields = rest.split()
+    return Proc(pid, int(fields[1]), int(fields[19]), fields[0], name)
+
+
+def everything() -> list[Proc]:
+    found = (read(int(entry)) for entry in os.listdir(PROC) if entry.isdigit())  # noqa: PTH208 - ten times as fast
+    return [proc for proc in found if proc is not None]
+
+
+def descendants(pids: Iterable[int]) -> list[Proc]:
+    """Every living process below `pids`, parents before children."""
+    children: dict[int, list[Proc]] = {}
+    for proc in everything():
+        children.setdefault(proc.ppid, []).append(proc)
+    found: list[Proc] = []
+    todo = list(pids)
+    while todo:
+        below = children.get(todo.pop(0), [])
+        found += below
+        todo += [proc.pid for proc in below]
+    return [proc for proc in found if proc.state not in "ZX"]
+
+
+def marked(marker: str) -> list[Proc]:
+    """Every living process whose environment holds `marker` ("NAME=value")."""
+    wanted = marker.encode()
+    found = []
+    for proc in everything():
+        with contextlib.suppress(OSError):
+            if wanted in (PROC / str(proc.pid) / "environ").read_bytes().split(b"\0"):
+                found.append(proc)
+    return [proc for proc in found if proc.state not in "ZX"]
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float = 10.0, what: str = "it") -> None:
+    """Ask `done` until it says yes; the only place in the harness that polls."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {timeout_s} s")
+        time.sleep(0.004)
+
+
+def kill(procs: Iterable[Proc], timeout_s: float = 10.0) -> None:
+    """SIGKILL each (stopped ones too) and wait until all are gone."""
+    procs = list(procs)
+    for proc in procs:
+        proc.signal(signal.SIGKILL)
+    wait_until(lambda: not any(proc.alive() for proc in procs), timeout_s, f"the end of {procs}")
