@@ -1,0 +1,112 @@
+"""Files and directories of ours on this machine, gone again if the work fails.
+
+Owns temporary names and what is said when the disk is the problem; refuses to know what is written.
+"""
+
+# ruff: noqa: PTH - paths are bytes here, since names need not be text
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from deployctl.errors import SourceError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Output:
+    """A file being written: counts and hashes what goes in, and gets a name only from `keep_as`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.size_bytes = 0
+        self._directory = directory
+        self._hash = hashlib.sha256()
+        with disk_errors(directory):
+            self._handle, name = tempfile.mkstemp(prefix=".new-", dir=directory)
+        self._temporary = Path(name)
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`; SourceError if the disk refuses."""
+        rest = memoryview(data)
+        with disk_errors(self._directory):
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        self._hash.update(data)
+        self.size_bytes += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def keep_as(self, name: str) -> Path:
+        """Give the file its name, in one step and over an older one, and return its path."""
+        path = self._directory / name
+        with disk_errors(self._directory):
+            self._temporary.replace(path)
+        return path
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it was kept."""
+        os.close(self._handle)
+        self._temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(directory: Path) -> Iterator[Output]:
+    """A new file in `directory`, readable by us alone; removed at the end unless `keep_as` was called."""
+    output = Output(directory)
+    try:
+        yield output
+    finally:
+        output.close()
+
+
+@contextmanager
+def work_dir(parent: Path) -> Iterator[Path]:
+    """A new directory in `parent`, open to us alone; removed at the end with all that is in it."""
+    with disk_errors(parent):
+        path = Path(tempfile.mkdtemp(prefix=".work-", dir=parent))
+    try:
+        yield path
+    finally:
+        remove_tree(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory of ours, also where what was unpacked into it may not be written; never raises OSError."""
+    root = os.fsencode(path)
+    directories = [root]
+    for directory in directories:  # grows while it is gone through: parents come before what is in them
+        with suppress(OSError):
+            directory_mode = os.lstat(directory).st_mode
+            if directory_mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(directory, stat.S_IRWXU)
+            with os.scandir(directory) as listing:
+                for item in listing:
+                    if item.is_dir(follow_symlinks=False):
+                        directories.append(item.path)
+                    else:
+                        with suppress(OSError):
+                            os.unlink(item.path)
+    for directory in reversed(directories):
+        with suppress(OSError):
+            os.rmdir(directory)
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """Turn an OSError about `directory` into a SourceError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space, or set TMPDIR to a directory that has more" if error.errno in _FULL else None
+        raise SourceError(
+            f"{directory}: cannot be written here: {os.strerror(error.errno or 0)}", hint=hint
+        ) from error

@@ -1,0 +1,213 @@
+"""A walked tree as one compressed archive, read once.
+
+Owns the layout of the artifact; refuses to decide what is carried.
+
+    tree/css/            every entry in the order of the manifest: directories, files, links
+    tree/css/a.css
+    manifest             last: what the entries above must hash to
+
+Reading and hashing small files, hashing and writing the archive, and compressing overlap, each in threads of its own.
+The same tree gives the same bytes, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import zstandard
+
+from deployctl.artifact.local import new_file
+from deployctl.artifact.manifest import Entry, Manifest
+from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
+from deployctl.artifact.tarstream import END, header, padding
+from deployctl.artifact.walk import Found, Walked
+
+LEVEL = 3  # of zstd: higher ones cost more time than they save on any link above 100 Mbit/s
+
+_BATCH_BYTES = CHUNK_BYTES
+_BATCH_ENTRIES = 256
+_READERS = 1  # more of them fight over the interpreter lock: slower with files in the cache
+_BUSYBOX_NEEDS = 0o700
+_TREE = b"tree/"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One packed file: `codec` is "zstd" or "gzip", `size_bytes` and `sha256` those of the file itself."""
+
+    path: Path
+    codec: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing gave: `links` is path to text of every link, `unpacked_bytes` the length of the tar archive."""
+
+    manifest: Manifest
+    tree_digest: str
+    artifact: Artifact
+    unpacked_bytes: int
+    links: Mapping[bytes, bytes]
+
+
+def pack(
+    walked: Walked,
+    out_dir: Path,
+    *,
+    level: int = LEVEL,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Packed:
+    """Write `<tree digest>.tar.zst` into `out_dir`, reading every file once.
+
+    `threads` is how many compress, as many as there are processors by default. `on_progress` gets content bytes done
+    and to do, every MiB or so. SourceError if a file can't be read or changed since the walk, or if `out_dir` is full;
+    then nothing is left behind.
+    """
+    with new_file(out_dir) as output:
+        stream = _Stream(output.write, level, threads or processors())
+        total, done = walked.size_bytes, 0
+        entries: list[Entry] = []
+        for piece in _pieces(walked):
+            stream.write(piece.data)
+            entries += piece.entries
+            done += piece.content_bytes
+            if on_progress:
+                on_progress(done, total)
+        check_directories(walked)
+        manifest = Manifest(tuple(entries))
+        text = manifest.to_bytes()
+        stream.write(_closing_directories(walked.entries))
+        stream.write(header("f", b"manifest", mode=0o644, size=len(text)) + text + padding(len(text)) + END)
+        stream.finish()
+        path = output.keep_as(f"{manifest.digest}.tar.zst")
+        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
+    links = {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
+    return Packed(manifest, manifest.digest, artifact, stream.bytes_in, links)
+
+
+def processors() -> int:
+    """How many processors this process may use, at most 8."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)
+
+
+class _Stream:
+    """The compressor: what goes in is counted, what comes out is handed on."""
+
+    def __init__(self, write: Callable[[bytes], None], level: int, threads: int) -> None:
+        # With threads from one up, zstd cuts its input the same way however many there are; with none, differently.
+        compressor = zstandard.ZstdCompressor(level=level, threads=max(1, threads), write_checksum=True)
+        self.bytes_in = 0
+        self._stream = compressor.compressobj()
+        self._write = write
+
+    def write(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        if out := self._stream.compress(data):
+            self._write(out)
+
+    def finish(self) -> None:
+        self._write(self._stream.flush())
+
+
+class _Piece(NamedTuple):
+    """Some bytes of the archive, the entries that end in them and how much file content they hold."""
+
+    data: bytes
+    entries: Sequence[Entry]
+    content_bytes: int
+
+
+def _pieces(walked: Walked) -> Iterator[_Piece]:
+    """The archive up to its last entry, in order: small files many at a time and read ahead, large ones by chunks."""
+    pool = ThreadPoolExecutor(_READERS)
+    ahead: deque[Future[_Piece] | Found] = deque()
+    try:
+        for batch in _batches(walked.entries):
+            small = len(batch) > 1 or batch[0].size <= _BATCH_BYTES
+            ahead.append(pool.submit(_read_batch, walked, batch) if small else batch[0])
+            if len(ahead) > _READERS + 1:
+                yield from _in_turn(walked, ahead.popleft())
+        while ahead:
+            yield from _in_turn(walked, ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(walked: Walked, work: Future[_Piece] | Found) -> Iterator[_Piece]:
+    if isinstance(work, Future):
+        yield work.result()
+    else:
+        yield from _read_large(walked, work)
+
+
+def _batches(entries: Sequence[Found]) -> Iterator[list[Found]]:
+    batch: list[Found] = []
+    size = 0
+    for entry in entries:
+        if batch and (size + entry.size > _BATCH_BYTES or len(batch) == _BATCH_ENTRIES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += entry.size
+    if batch:
+        yield batch
+
+
+def _read_batch(walked: Walked, batch: Sequence[Found]) -> _Piece:
+    parts: list[bytes] = []
+    entries: list[Entry] = []
+    content_bytes = 0
+    for found in batch:
+        parts.append(_header(found))
+        if found.type == "f":
+            content, sha256 = read_whole(walked, found)
+            parts += (content, padding(found.size))
+            content_bytes += found.size
+        else:
+            sha256 = read_link(walked, found) if found.type == "l" else "-"
+        entries.append(Entry(found.type, found.mode, found.size, sha256, found.path))
+    return _Piece(b"".join(parts), entries, content_bytes)
+
+
+def _read_large(walked: Walked, found: Found) -> Iterator[_Piece]:
+    yield _Piece(_header(found), (), 0)
+    digest = hashlib.sha256()
+    for chunk in read_chunks(walked, found):
+        digest.update(chunk)
+        yield _Piece(chunk, (), len(chunk))
+    yield _Piece(
+        padding(found.size), (Entry("f", found.mode, found.size, digest.hexdigest(), found.path),), 0
+    )
+
+
+def _header(found: Found, *, mode: int | None = None) -> bytes:
+    size = found.size if found.type == "f" else 0
+    mtime_s = found.mtime_ns // 1_000_000_000
+    if mode is None:
+        mode = found.mode | _BUSYBOX_NEEDS if found.type == "d" else found.mode
+    return header(found.type, _TREE + found.path, mode=mode, size=size, mtime_s=mtime_s, link=found.text)
+
+
+def _closing_directories(entries: Sequence[Found]) -> bytes:
+    """Directories that their owner may not write, once more and with their true mode, innermost first.
+
+    They came with write permission, or busybox, which sets modes at once, could not unpack what is in them.
+    """
+    locked = [
+        entry for entry in entries if entry.type == "d" and entry.mode & _BUSYBOX_NEEDS != _BUSYBOX_NEEDS
+    ]
+    return b"".join([_header(entry, mode=entry.mode) for entry in reversed(locked)])

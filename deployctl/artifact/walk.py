@@ -1,0 +1,232 @@
+"""SOURCE as a list of entries, with everything that can be refused before a file's content is read.
+
+Owns what is carried, what is refused and what is warned about; refuses to hash, to pack and to follow links. Nothing
+but `.deployignore` and files that look like private keys is opened, so a FIFO can't make it wait.
+"""
+
+# ruff: noqa: PTH - paths are bytes here, since names need not be text
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from deployctl.artifact.caution import Caution
+from deployctl.artifact.ignore import DEPLOYIGNORE, Excluded, compile_patterns, read_deployignore
+from deployctl.artifact.links import leaves_tree
+from deployctl.artifact.manifest import Kind, escape
+from deployctl.errors import SourceError
+from deployctl.model import Shared
+
+_SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+)
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+class Found(NamedTuple):
+    """One entry as the walk saw it, without its content: `mode` is permission bits, `size` bytes (0 for a directory),
+    `text` a link's text. `mtime_ns`, `ctime_ns` and `ino` tell later whether it is still the same.
+    """
+
+    type: Kind
+    mode: int
+    size: int
+    path: bytes
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What SOURCE holds, sorted by the bytes of the paths; `warnings` are whole lines, paths escaped."""
+
+    root: bytes  # a directory, or the file itself when SOURCE is one
+    root_mtime_ns: int
+    is_file: bool
+    entries: tuple[Found, ...]
+    warnings: tuple[str, ...]
+    excluded: Excluded | None
+
+    @property
+    def files(self) -> int:
+        return sum(entry.type == "f" for entry in self.entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all files together."""
+        return sum(entry.size for entry in self.entries if entry.type == "f")
+
+    def place(self, path: bytes) -> bytes:
+        """Where the entry is on this machine."""
+        return self.root if self.is_file else self.root + b"/" + path
+
+
+def walk(source: Path, *, exclude: Sequence[str], shared: Shared, allow_empty: bool = False) -> Walked:
+    """List SOURCE, a directory or one file, and refuse what can't be carried.
+
+    `exclude` are gitignore patterns, to which a `.deployignore` in SOURCE adds; a file given as SOURCE is never
+    excluded. SourceError carries every problem found, one line for each path.
+    """
+    root = os.fsencode(source)
+    try:
+        status = os.stat(root)
+    except OSError as error:
+        raise SourceError(f"{escape(root)}: {_reason(error)}") from None
+    if stat.S_ISDIR(status.st_mode):
+        excluded = compile_patterns([*exclude, *read_deployignore(root)])
+        listing = _Listing(excluded)
+        listing.read_tree(root)
+    elif stat.S_ISREG(status.st_mode):
+        excluded = None
+        listing = _Listing(None)
+        name, root = os.path.basename(os.path.abspath(root)), os.path.realpath(root)
+        listing.take(name, status, root)
+    else:
+        raise SourceError(
+            f"{escape(root)}: is {_special(status.st_mode)}, not a directory, an archive or a file"
+        )
+    entries = sorted(listing.entries, key=lambda entry: entry.path)
+    links = {entry.path: entry.text for entry in entries if entry.type == "l"}
+    problems = listing.problems
+    problems += [
+        f"{escape(path)}: leads out of the tree, to {escape(links[path])}"
+        for path in links
+        if leaves_tree(path, links)
+    ]
+    clashes = list(_clashes(entries, shared))
+    hint = None
+    if clashes:
+        problems += clashes
+        hint = "exclude it, or take it out of `shared`"
+    if not problems and not allow_empty and not any(entry.type != "d" for entry in entries):
+        problems.append(f"{escape(root)}: is empty" + (" apart from what is excluded" if excluded else ""))
+        hint = "--allow-empty releases it all the same"
+    if problems:
+        raise SourceError(sorted(problems), hint=hint)
+    is_file = stat.S_ISREG(status.st_mode)
+    return Walked(root, status.st_mtime_ns, is_file, tuple(entries), listing.caution.lines(), excluded)
+
+
+class _Listing:
+    """Gathers entries, problems and warnings."""
+
+    def __init__(self, excluded: Excluded | None) -> None:
+        self.entries: list[Found] = []
+        self.problems: list[str] = []
+        self.caution = Caution()
+        self._excluded = excluded
+
+    def read_tree(self, root: bytes) -> None:
+        todo = [b""]
+        while todo:
+            directory = todo.pop()
+            try:
+                for path, status, place in children(root, directory, self._excluded):
+                    if self.take(path, status, place) == "d":
+                        todo.append(path)
+            except OSError as error:
+                self.problems.append(f"{escape(directory) or '.'}: {_reason(error)}")
+
+    def take(self, path: bytes, status: os.stat_result, place: bytes) -> Kind | None:
+        """Add the entry, or the problem with it; its type if it was added."""
+        mode = status.st_mode
+        text = b""
+        size = 0
+        kind: Kind
+        if stat.S_ISREG(mode):
+            kind, size = "f", status.st_size
+            problem = _file_problem(mode, place)
+        elif stat.S_ISDIR(mode):
+            kind, problem = "d", None
+        elif stat.S_ISLNK(mode):
+            text = os.readlink(place)
+            kind, mode, size, problem = "l", 0o777, len(text), None
+        else:
+            kind, problem = "f", f"is {_special(mode)}"
+        if problem:
+            self.problems.append(f"{escape(path)}: {problem}")
+            return None
+        self.entries.append(
+            Found(kind, mode & 0o777, size, path, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, text)
+        )
+        self.caution.look(kind, mode, path, place)
+        return kind
+
+
+def children(
+    root: bytes, directory: bytes, excluded: Excluded | None
+) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
+    """Path in the tree, status and place on this machine of all that is in `directory` and not left out.
+
+    What vanishes meanwhile is left out as well; packing sees that the directory changed. OSError where the directory
+    can't be read.
+    """
+    prefix = directory + b"/" if directory else b""
+    with os.scandir(root + b"/" + directory if directory else root) as listing:
+        for item in listing:
+            path = prefix + item.name
+            if excluded and excluded(path, item.is_dir(follow_symlinks=False)):
+                continue
+            if path == DEPLOYIGNORE:
+                continue
+            try:
+                yield path, item.stat(follow_symlinks=False), item.path
+            except FileNotFoundError:
+                continue
+
+
+def _file_problem(mode: int, place: bytes) -> str | None:
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        which = " and ".join(
+            word for bit, word in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid")) if mode & bit
+        )
+        return f"is {which}, which a release never is"
+    if not os.access(place, os.R_OK, effective_ids=_EFFECTIVE):
+        return "cannot be read: Permission denied"
+    return None
+
+
+def _clashes(entries: Sequence[Found], shared: Shared) -> Iterator[str]:
+    """Names that a host needs for its links into `shared`."""
+    kinds = {entry.path: entry.type for entry in entries} if any(shared) else {}
+    seen: set[bytes] = set()
+    for name in shared:
+        path = os.path.normpath(os.fsencode(name))
+        for place in _upwards(path):
+            kind = kinds.get(place)
+            if kind is None or place in seen or (kind == "d" and place != path):
+                continue
+            seen.add(place)
+            what = (
+                "is shared, so it cannot be in the release"
+                if place == path
+                else f"is not a directory, but {name} in it is shared"
+            )
+            yield f"{escape(place)}: {what}"
+
+
+def _upwards(path: bytes) -> Iterator[bytes]:
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
+
+
+def _special(mode: int) -> str:
+    return next((name for test, name in _SPECIAL if test(mode)), "a special file")
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "does not exist"
+    return f"cannot be read: {os.strerror(error.errno or 0)}"
