@@ -3,8 +3,6 @@
 Owns the warnings; refuses to stop anything. Only what has the name of a key is opened, and only its first bytes read.
 """
 
-# ruff: noqa: PTH - paths are bytes here, since names need not be text
-
 from __future__ import annotations
 
 import os

@@ -5,8 +5,6 @@ reads. The last pattern that matches a path itself decides; what is in an exclud
 can't be brought back with `!`.
 """
 
-# ruff: noqa: PTH - paths are bytes here, since names need not be text
-
 from __future__ import annotations
 
 import os

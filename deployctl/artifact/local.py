@@ -3,7 +3,8 @@
 Owns temporary names and what is said when the disk is the problem; refuses to know what is written.
 """
 
-# ruff: noqa: PTH - paths are bytes here, since names need not be text
+# Paths are bytes here, since names need not be text.
+# ruff: noqa: PTH101, PTH106, PTH108
 
 from __future__ import annotations
 

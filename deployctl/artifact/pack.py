@@ -88,13 +88,14 @@ def pack(
         check_directories(walked)
         manifest = Manifest(tuple(entries))
         text = manifest.to_bytes()
+        tree_digest = hashlib.sha256(text).hexdigest()
         stream.write(_closing_directories(walked.entries))
         stream.write(header("f", b"manifest", mode=0o644, size=len(text)) + text + padding(len(text)) + END)
         stream.finish()
-        path = output.keep_as(f"{manifest.digest}.tar.zst")
+        path = output.keep_as(f"{tree_digest}.tar.zst")
         artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
     links = {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
-    return Packed(manifest, manifest.digest, artifact, stream.bytes_in, links)
+    return Packed(manifest, tree_digest, artifact, stream.bytes_in, links)
 
 
 def processors() -> int:

@@ -4,7 +4,8 @@ Owns opening, reading and hashing; refuses to know an archive or a compressor. A
 else since the walk is noticed before a byte of it is used, and never waited for.
 """
 
-# ruff: noqa: PTH - paths are bytes here, since names need not be text
+# Paths are bytes here, since names need not be text.
+# ruff: noqa: PTH115
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Owns what is carried, what is refused and what is warned about; refuses to hash,
 but `.deployignore` and files that look like private keys is opened, so a FIFO can't make it wait.
 """
 
-# ruff: noqa: PTH - paths are bytes here, since names need not be text
+# Paths are bytes here, since names need not be text.
+# ruff: noqa: PTH100, PTH115, PTH116, PTH119
 
 from __future__ import annotations
 
