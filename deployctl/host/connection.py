@@ -1,0 +1,233 @@
+"""One logged-in SSH connection to one host, and the way to get it.
+
+Owns opening (address or jump hosts or proxy command, host key, login, retries), sessions on it, and its end: `close`
+from any thread, with a reason that every later error carries. Refuses to run commands and to write files: it reports
+what it `learned`, the parent writes that. Nothing here may run in a process that forks later.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import paramiko
+
+from deployctl.errors import Code, HostError
+from deployctl.host.credentials import Credentials
+from deployctl.host.failures import Scene, dropped, lost, quote, timed_out, to_host_error
+from deployctl.host.hostkey import Learned, check_host_key
+from deployctl.host.keeper import PATIENCE, Keeper, Patience
+from deployctl.host.knownhosts import KnownHosts
+from deployctl.host.login import Login
+from deployctl.host.peer import Peer
+from deployctl.host.target import Target
+from deployctl.host.wire import NotSsh, Proxy, Wire, dial
+
+if TYPE_CHECKING:
+    from deployctl.host.jump import JumpCache
+
+LOGIN_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 2.0
+BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
+
+
+class Connection:
+    """Use `Connection.open`. Every method may be called from any thread."""
+
+    def __init__(self, target: Target, peer: Peer, learned: Learned | None, patience: Patience) -> None:
+        self.target = target
+        self.learned = learned
+        self.transport: Peer = peer
+        self._reason: HostError | None = None
+        self._lock = threading.Lock()
+        self._keeper = Keeper(peer.wire, target.endpoint, patience, self._give_up)
+
+    @classmethod
+    def open(
+        cls,
+        target: Target,
+        credentials: Credentials,
+        known_hosts: KnownHosts,
+        *,
+        deadline: float,
+        jumps: JumpCache | None = None,
+        patience: Patience = PATIENCE,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Self:
+        """Connect and log in, with `target.retries` more attempts where another may help; `deadline` is monotonic.
+
+        Never again after a wrong host key or a refused login. Raises HostError: UNREACHABLE, TIMED_OUT, HOST_KEY,
+        LOGIN or JUMP.
+        """
+        opening = Opening(target, credentials, known_hosts, deadline, jumps)
+        for attempt in range(target.retries + 1):
+            try:
+                peer, learned = opening.attempt()
+                break
+            except HostError as error:
+                pause_s = BACKOFF_S * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, no secret
+                again = error.data.get("retry") and attempt < target.retries
+                if not again or time.monotonic() + pause_s >= deadline:
+                    if attempt:
+                        error.message += f", {attempt + 1} attempts"
+                        error.args = (error.message,)
+                    raise
+                sleep(pause_s)
+        connection = cls(target, peer, learned, patience)
+        peer.watch(patience.ask_after_s)
+        connection._keeper.start()
+        return connection
+
+    @property
+    def peer(self) -> str:
+        """`address:port`, for messages."""
+        return self.target.endpoint
+
+    @property
+    def alive(self) -> bool:
+        return self._reason is None and self.transport.is_active()
+
+    def open_session(self, timeout_s: float) -> paramiko.Channel:
+        """A new session channel. Raises HostError; with `data["channel"]` when the server allows no more of them."""
+        if not self.alive:
+            raise self.why()
+        try:
+            return self.transport.open_session(timeout=timeout_s)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if self.alive and "Timeout" in str(error):
+                raise timed_out(self._scene(), f"no session within {timeout_s:g} s") from error
+            raise self.why(error) from error
+
+    def why(self, error: BaseException | None = None) -> HostError:
+        """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
+        with self._lock:
+            if self._reason is not None:
+                return self._reason
+            if self.transport.is_active() and error is not None:
+                return to_host_error(error, self._scene())
+            cause = self.transport.get_exception() or error
+            scene = self._scene()
+            said = scene.said or cause is None
+            self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
+            return self._reason
+
+    def close(self, reason: HostError | None = None) -> None:
+        """End it; the first reason given is what later errors on it say. Takes a moment at most, and works once."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason or HostError(Code.LOST, f"connection to {self.peer} is closed")
+        self._keeper.stop()
+        shut(self.transport)
+
+    def _give_up(self, reason: HostError) -> None:
+        self.close(reason)
+
+    def _scene(self) -> Scene:
+        return Scene(self.peer, user=self.target.user, said=self.transport.parting, established=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def shut(peer: Peer) -> None:
+    """Close a transport so that its thread wakes up and ends."""
+    peer.wire.close()
+    peer.close()
+    if peer.is_alive() and peer is not threading.current_thread():
+        peer.join(CLOSE_TIMEOUT_S)
+
+
+@dataclass(slots=True)
+class Opening:
+    """One or more attempts to reach and log in to a target."""
+
+    target: Target
+    credentials: Credentials
+    known_hosts: KnownHosts
+    deadline: float
+    jumps: JumpCache | None = None
+
+    def attempt(self) -> tuple[Peer, Learned | None]:
+        """One attempt within `connect_timeout_s` for everything up to the login."""
+        limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
+        wire = self._wire(limit)
+        try:
+            peer = Peer(wire)
+        except BaseException:
+            wire.close()
+            raise
+        try:
+            answer = self.known_hosts.lookup(self.target)
+            peer.prefer_keys(answer.types)
+            self._negotiate(peer, limit)
+            key = peer.get_remote_server_key()
+            learned = check_host_key(self.target, answer, key.get_name(), key.asbytes())
+            Login(
+                peer, self.target, self.credentials, min(self.deadline, time.monotonic() + LOGIN_TIMEOUT_S)
+            ).run()
+        except BaseException:
+            shut(peer)
+            raise
+        return peer, learned
+
+    def _wire(self, limit: float) -> Wire:
+        target = self.target
+        if target.hops:
+            from deployctl.host.jump import JumpCache  # noqa: PLC0415 - it builds on Connection
+
+            jumps = self.jumps or JumpCache(self.credentials, self.known_hosts)
+            return jumps.wire(target, self.deadline)
+        try:
+            if target.proxy_command:
+                proxy = Proxy(target.proxy_command)
+                return Wire(proxy.link, proxy)
+            return Wire(dial(target.address, target.port, limit))
+        except (OSError, UnicodeError) as error:
+            raise to_host_error(error, Scene(target.endpoint)) from error
+
+    def _negotiate(self, peer: Peer, limit: float) -> None:
+        """Banner and keys; what the other end sent instead is part of the message."""
+        done = threading.Event()
+        peer.banner_timeout = max(0.1, limit - time.monotonic())
+        peer.start_client(event=done)
+        if done.wait(max(0.0, limit - time.monotonic())) and peer.is_active():
+            return
+        error = peer.get_exception()
+        if error is None and peer.is_active():
+            what = "no SSH banner" if not peer.remote_version else "no key exchange"
+            raise timed_out(self._scene(peer), f"{what} within {self.target.connect_timeout_s:g} s")
+        raise self._broken(peer, error or EOFError())
+
+    def _broken(self, peer: Peer, error: BaseException) -> HostError:
+        head, scene = peer.wire.head, self._scene(peer)
+        if peer.remote_version:
+            return to_host_error(error, scene)
+        # paramiko has one exception for all that can come instead of a banner; the bytes tell more.
+        if head.startswith((b"Exceeded", b"Not allowed")) or not head:
+            return dropped(scene, "it refuses connections for now" if head else "without a word")
+        return to_host_error(NotSsh(), scene)
+
+    def _scene(self, peer: Peer) -> Scene:
+        said = peer.parting or ("" if peer.remote_version else quote(peer.wire.head))
+        if not said and peer.wire.proxy:
+            said = peer.wire.proxy.said()
+        offered = ""
+        if peer.offered:
+            pairs = (
+                ("kex_algo_list", "kex"),
+                ("server_key_algo_list", "keys"),
+                ("client_encrypt_algo_list", "ciphers"),
+            )
+            offered = "; ".join(
+                f"{ours}: it has {' '.join(peer.offered[theirs])}, we have {' '.join(getattr(peer, 'preferred_' + ours))}"
+                for theirs, ours in pairs
+                if not set(peer.offered[theirs]) & set(getattr(peer, "preferred_" + ours))
+            )
+        return Scene(self.target.endpoint, user=self.target.user, said=said, offered=offered)

@@ -1,0 +1,130 @@
+"""Jump hosts: one connection to each for all hosts behind it that one worker has.
+
+Owns sharing and the words for a hop's failure; the way to connect is `connection`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+import paramiko
+from paramiko.ssh_exception import ChannelException
+
+from deployctl.errors import Code, HostError
+from deployctl.host.connection import Connection
+from deployctl.host.credentials import Credentials
+from deployctl.host.failures import quote
+from deployctl.host.hostkey import Learned
+from deployctl.host.keeper import PATIENCE, Patience
+from deployctl.host.knownhosts import KnownHosts
+from deployctl.host.target import Target
+from deployctl.host.wire import Wire
+
+REMEMBER_S = 30.0  # a hop that failed is not tried again for each host behind it
+
+
+@dataclass(slots=True)
+class _Hop:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    connection: Connection | None = None
+    failure: HostError | None = None
+    failed_at: float = 0.0
+
+
+class JumpCache:
+    """Connections to jump hosts, made when first needed; any thread may ask. `close` ends them all."""
+
+    def __init__(
+        self, credentials: Credentials, known_hosts: KnownHosts, patience: Patience = PATIENCE
+    ) -> None:
+        self._credentials = credentials
+        self._known_hosts = known_hosts
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._hops: dict[tuple[Target, ...], _Hop] = {}
+
+    def wire(self, target: Target, deadline: float) -> Wire:
+        """A stream to the target through its hops. Raises HostError: JUMP, HOST_KEY of a hop, or UNREACHABLE."""
+        return self._tunnel(self._connect(target.hops, deadline), target, deadline)
+
+    @property
+    def learned(self) -> list[Learned]:
+        """Host keys of hops that were new and accepted."""
+        with self._lock:
+            connections = [hop.connection for hop in self._hops.values()]
+        return [one.learned for one in connections if one is not None and one.learned is not None]
+
+    def close(self) -> None:
+        with self._lock:
+            hops, self._hops = list(self._hops.items()), {}
+        for _, hop in sorted(hops, key=lambda item: -len(item[0])):  # the innermost first
+            with hop.lock:
+                if hop.connection is not None:
+                    hop.connection.close()
+
+    def _connect(self, chain: tuple[Target, ...], deadline: float) -> Connection:
+        with self._lock:
+            hop = self._hops.setdefault(chain, _Hop())
+        with hop.lock:
+            if hop.connection is not None and hop.connection.alive:
+                return hop.connection
+            if hop.failure is not None and time.monotonic() - hop.failed_at < REMEMBER_S:
+                raise hop.failure
+            try:
+                hop.connection = self._open(chain, deadline)
+            except HostError as error:
+                hop.failure, hop.failed_at = error, time.monotonic()
+                raise
+            return hop.connection
+
+    def _open(self, chain: tuple[Target, ...], deadline: float) -> Connection:
+        target = replace(chain[-1], hops=chain[:-1])
+        try:
+            return Connection.open(
+                target,
+                self._credentials,
+                self._known_hosts,
+                deadline=deadline,
+                jumps=self,
+                patience=self._patience,
+            )
+        except HostError as error:
+            if error.code in {Code.HOST_KEY, Code.JUMP}:
+                raise
+            data = {"cause": int(error.code)}
+            raise HostError(
+                Code.JUMP, f"jump host {target.name}: {error.message}", hint=error.hint, data=data
+            ) from error
+
+    def _tunnel(self, hop: Connection, target: Target, deadline: float) -> Wire:
+        limit_s = min(deadline - time.monotonic(), target.connect_timeout_s)
+        try:
+            channel = hop.transport.open_channel(
+                "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=max(0.1, limit_s)
+            )
+        except ChannelException as error:
+            raise self._refused(hop, target, error) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if hop.alive:
+                message = (
+                    f"{target.endpoint}: no answer through jump host {hop.target.name} within {limit_s:.0f} s"
+                )
+                raise HostError(Code.TIMED_OUT, message) from error
+            raise self._lost(hop, error) from error
+        return Wire(channel)
+
+    def _refused(self, hop: Connection, target: Target, error: ChannelException) -> HostError:
+        said = quote(error.text).lower()
+        if error.code == paramiko.common.OPEN_FAILED_CONNECT_FAILED:
+            message = f"{target.endpoint}: not reachable from jump host {hop.target.name}: {said}"
+            return HostError(Code.UNREACHABLE, message)
+        message = f"jump host {hop.target.name}: it does not forward to {target.endpoint}: {said}"
+        return HostError(Code.JUMP, message, hint="its sshd_config needs AllowTcpForwarding yes")
+
+    def _lost(self, hop: Connection, error: BaseException) -> HostError:
+        cause = hop.why(error)
+        return HostError(
+            Code.JUMP, f"jump host {hop.target.name}: {cause.message}", data={"cause": int(cause.code)}
+        )
