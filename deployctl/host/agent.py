@@ -1,0 +1,170 @@
+"""What one worker does: it keeps the connections of its hosts and carries out the parent's commands on them.
+
+    {"do": "connect", "host": …}                  → phases connect, probe
+    {"do": "stage", "host": …, "plan": {…}}       → phases upload, stage
+    {"do": "inspect" | "manifest" | "activate" | "revert" | "confirm" | "clean", "host": …, "values": {…}}
+    {"do": "cancel", "hosts": […]}                → what runs for these hosts ends within a second
+
+Every command runs in a thread of its own and ends in exactly one `done` message; the parent decides how many run at
+once. Phases are reported as `status`, sent bytes as `bytes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from deployctl.engine.child import Line, Message
+from deployctl.errors import Code, HostError
+from deployctl.host.facts import read_facts
+from deployctl.host.jump import JumpCache
+from deployctl.host.layout import live_release
+from deployctl.host.operation import Operation
+from deployctl.host.session import Session, Site
+from deployctl.host.shell import Cancelled
+from deployctl.host.staging import Plan, stage
+from deployctl.model import Phase
+
+CANCEL_S = 0.8  # a cancelled operation that has not ended by then is reported as cancelled all the same
+
+Step = Callable[[Session, Message, Operation], dict[str, Any]]
+
+
+class Agent:
+    """The servant of a worker that releases; one for each worker, made after the fork."""
+
+    def __init__(self, site: Site, line: Line) -> None:
+        self._site = site
+        self._line = line
+        self._jumps = JumpCache(site.credentials, site.known_hosts)
+        self._sessions: dict[str, Session] = {}
+        self._operations: dict[str, Operation] = {}
+
+    def serve(self) -> None:
+        """Carry out commands until told to stop, then close the connections."""
+        while (command := self._line.receive()) is not None:
+            if command["do"] == "cancel":
+                for host in command["hosts"]:
+                    self._cancel(host)
+            else:
+                self._start(command)
+        for session in self._sessions.values():
+            session.close()
+        self._jumps.close()
+
+    def _start(self, command: Message) -> None:
+        host = command["host"]
+        session = self._sessions.setdefault(host, Session(host, self._site, self._jumps))
+        timeout_s = command.get("timeout_s", self._site.timeout_s)
+        operation = self._operations[host] = Operation(self._line, host, command["do"], timeout_s)
+        thread = threading.Thread(
+            target=self._carry_out,
+            args=(session, command, operation),
+            name=f"{command['do']} {host}",
+            daemon=True,
+        )
+        thread.start()
+
+    def _carry_out(self, session: Session, command: Message, operation: Operation) -> None:
+        try:
+            data = STEPS[command["do"]](session, command, operation)
+        except Cancelled:
+            operation.end_cancelled()
+        except HostError as error:
+            operation.end_failed(error)
+        except Exception as error:  # noqa: BLE001 - a defect of ours fails one host, with what --debug needs
+            operation.end_failed(
+                HostError(
+                    Code.UNEXPECTED,
+                    f"{type(error).__name__}: {error}",
+                    data={"traceback": traceback.format_exc()},
+                    hint="this is a defect of deployctl: please report it with the output of --debug",
+                )
+            )
+        else:
+            operation.end_ok(data)
+
+    def _cancel(self, host: str) -> None:
+        if operation := self._operations.get(host):
+            operation.cancel()
+            timer = threading.Timer(CANCEL_S, operation.end_cancelled)
+            timer.daemon = True
+            timer.start()
+
+
+def agent(site: Site) -> Callable[[Line], None]:
+    """Return the servant for a crew that releases to `site`."""
+
+    def serve(line: Line) -> None:
+        _stay_silent()
+        Agent(site, line).serve()
+
+    return serve
+
+
+def _stay_silent() -> None:
+    """The terminal belongs to the parent: nothing of a worker reaches it, and a closed one can't stop us."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    logging.getLogger("paramiko").propagate = False
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def connect(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:
+    operation.begin(Phase.CONNECT)
+    connection = session.connection(operation.timeout_s)
+    operation.cancel.check()
+    operation.ok()
+    operation.begin(Phase.PROBE)
+    session.facts = read_facts(session.run(operation, "probe"), session.root)
+    operation.ok()
+    learned = [*session.jumps.learned, *([connection.learned] if connection.learned else [])]
+    return {"facts": session.facts.to_json(), "learned": [[each.path, each.line] for each in learned]}
+
+
+def stage_release(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    return stage(session, Plan.from_json(command["plan"]), operation)
+
+
+def inspect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Was the live release edited since we wrote it? `{"edited": text or null}`."""
+    operation.begin(Phase.PROBE, quiet=True)
+    answer = session.run(operation, "inspect", **command["values"])
+    return {"edited": answer.one("edited"), "touched": answer.one("touched")}
+
+
+def manifest(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    operation.begin(Phase.PROBE, quiet=True)
+    return {"lines": session.run(operation, "manifest", **command["values"]).all("entry")}
+
+
+def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = True) -> Step:
+    """Return a step that runs one script and hands back what `current` reads afterwards."""
+
+    def step(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+        operation.begin(phase, quiet=quiet)
+        live = session.run(operation, name, **command.get("values", {})).one("live")
+        if says_ok and not quiet:
+            operation.ok(live=live_release(live))
+        return {"live": live}
+
+    return step
+
+
+STEPS: dict[str, Step] = {
+    "connect": connect,
+    "stage": stage_release,
+    "inspect": inspect,
+    "manifest": manifest,
+    "ready": _simple("ready", Phase.STAGE),
+    "activate": _simple("activate", Phase.ACTIVATE),
+    "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`
+    "confirm": _simple("confirm", Phase.CLEAN),
+    "clean": _simple("clean", Phase.CLEAN, quiet=True),
+}

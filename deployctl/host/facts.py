@@ -1,0 +1,132 @@
+"""What a probe found on a host, as plain data; reading it is pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from deployctl.errors import Code, HostError
+from deployctl.host.layout import ARTIFACT, LAYOUT_VERSION, RELEASE_ID, live_id
+from deployctl.host.script import Answer
+
+NEEDED = ("scp", "tar", "find", "awk", "readlink")
+PACKAGES = {"scp": "openssh-client", "find": "findutils", "readlink": "coreutils", "sha256sum": "coreutils"}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One host before anything was changed on it; sizes in KiB, None where the host could not tell."""
+
+    current: str | None  # exact text of the link
+    confirmed: bool  # the live release was confirmed there
+    manifests: Mapping[str, str]  # release id to the digest of its manifest, for releases that are there
+    activated: tuple[str, ...]  # ids that were live once, as far as the recent history tells
+    releases: tuple[str, ...]
+    artifacts: tuple[str, ...]  # proven artifacts by file name
+    zstd: bool
+    gzip: bool
+    free_kib: int | None
+    free_inodes: int | None
+    nearest: str  # the deploy root, or the nearest directory above that exists
+
+    @property
+    def live(self) -> str | None:
+        """The id of the live release when it is one of ours and whole, else None."""
+        release = live_id(self.current)
+        return release if release in self.releases else None
+
+    @property
+    def live_digest(self) -> str | None:
+        return self.manifests.get(self.live or "")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        lists = {key: tuple(data[key]) for key in ("activated", "releases", "artifacts")}
+        return cls(**{**data, **lists})
+
+
+def read_facts(answer: Answer, root: str) -> Facts:
+    """Turn a probe's answer into facts; HostError when the host cannot take a release at all."""
+    _refuse_unfit(answer, root)
+    history = parse_history(answer.all("history"))
+    current = answer.one("current")
+    last: dict[str, Any] = next(
+        (record for record in reversed(history) if record.get("event") in {"switch", "confirm", "revert"}), {}
+    )
+    manifests = (line.split() for line in answer.all("manifest"))
+    tools = set(answer.all("tool"))
+    return Facts(
+        current=current,
+        confirmed=last.get("event") == "confirm" and last.get("release") == live_id(current),
+        manifests={release: digest for release, digest in manifests if RELEASE_ID.fullmatch(release)},
+        activated=tuple(
+            dict.fromkeys(str(r["release"]) for r in history if r.get("event") in {"switch", "confirm"})
+        ),
+        releases=tuple(name for name in answer.all("release") if RELEASE_ID.fullmatch(name)),
+        artifacts=tuple(name for name in answer.all("artifact") if ARTIFACT.fullmatch(name)),
+        zstd="zstd" in tools,
+        gzip="gzip" in tools,
+        free_kib=_number(answer.one("kib")),
+        free_inodes=_number(answer.one("inodes")),
+        nearest=answer.one("nearest") or root,
+    )
+
+
+def parse_history(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the records of a host's history; a torn line, as a crash leaves it, is passed over."""
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("release"), str):
+            records.append(record)
+    return records
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _refuse_unfit(answer: Answer, root: str) -> None:
+    tools = set(answer.all("tool"))
+    missing = [tool for tool in NEEDED if tool not in tools]
+    if not tools & {"sha256sum", "shasum"}:
+        missing.append("sha256sum")
+    if not tools & {"gzip", "zstd"}:
+        missing.append("gzip")
+    if missing:
+        names = ", ".join(missing)
+        packages = " ".join(dict.fromkeys(PACKAGES.get(tool, tool) for tool in missing))
+        raise HostError(
+            Code.TOOL_MISSING,
+            f"{names} {'is' if len(missing) == 1 else 'are'} missing on the host",
+            hint=f"install there, on Debian for instance: apt-get install {packages}",
+        )
+    if (version := answer.one("version")) and _number(version) != LAYOUT_VERSION:
+        raise HostError(
+            Code.UNEXPECTED,
+            f"{root}/.deployctl/version is {version}, this deployctl knows {LAYOUT_VERSION}",
+            hint="a newer deployctl released here: use that version or a newer one",
+        )
+    if kind := answer.one("current_is"):
+        raise HostError(
+            Code.NOT_PERMITTED,
+            f"{root}/current is a {kind}, not a link",
+            hint=f"move it away (mv {root}/current {root}/current.before): deployctl makes it a link to the release",
+        )
+    if path := answer.one("not_a_directory"):
+        raise HostError(Code.NOT_PERMITTED, f"{path} is not a directory")
+    if path := answer.one("read_only"):
+        user = answer.one("user") or "the login user"
+        raise HostError(
+            Code.NOT_PERMITTED,
+            f"{path} is not writable for {user}",
+            hint=f"give it to the login user there: chown {user} {path}",
+        )

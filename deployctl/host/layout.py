@@ -1,0 +1,44 @@
+"""Names and paths below the deploy root of a host; pure text, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from deployctl.model import Shared
+
+LAYOUT_VERSION = 1
+RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+ARTIFACT = re.compile(r"[0-9a-f]{64}\.tar\.(zst|gz)")
+SUFFIXES: Mapping[str, str] = {"zstd": "zst", "gzip": "gz"}
+
+
+def artifact_name(tree_digest: str, codec: str) -> str:
+    """Return the name of a proven artifact in `incoming/`: the tree's digest says what it unpacks to."""
+    return f"{tree_digest}.tar.{SUFFIXES[codec]}"
+
+
+def part_path(root: str, run: str) -> str:
+    """Return where one run's upload is written on one host; a run's directory is its own, so no old writer meets it."""
+    return f"{root}/.deployctl/incoming/{run}/part"
+
+
+def live_release(link: str | None) -> str | None:
+    """Return what `current` with this text serves, for people: the last part of the path."""
+    return link.rstrip("/").rsplit("/", 1)[-1] if link else None
+
+
+def live_id(link: str | None) -> str | None:
+    """Return the release id when `current` with this text is a link of ours, else None."""
+    name = link.removeprefix("releases/") if link and link.startswith("releases/") else ""
+    return name if RELEASE_ID.fullmatch(name) else None
+
+
+def shared_links(shared: Shared) -> dict[bytes, bytes]:
+    """Return each link that staging adds to a release: its path to its text, relative from where it lies."""
+    return {path.encode(): (way_up(path) + "shared/" + path).encode() for path in shared}
+
+
+def way_up(path: str) -> str:
+    """Return `../` as often as it takes from a path's directory in a release to the deploy root."""
+    return "../" * (path.count("/") + 2)

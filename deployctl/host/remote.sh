@@ -1,0 +1,387 @@
+# What runs on a host: POSIX sh with the tools named in TOOLS, nothing of ours is installed there.
+#
+# Sent to `sh -s` behind assignments of D_* values (host/script.py); its last line calls `main`. It answers in lines
+# that begin with $D_NONCE, a random word of this one command, so noise of a login shell is never taken for an answer:
+#     NONCE key rest of the line
+# A step that fails says `fail CODE MESSAGE` with a code of deployctl.errors.Code and ends.
+
+say() { printf '%s %s %s\n' "$D_NONCE" "$1" "$2"; }
+
+one_line() { printf '%s' "$1" | tr '\n\r\t' '   ' | cut -c1-400; }
+
+fail() { say fail "$1 $(one_line "$2")"; exit 1; }
+
+# A command on a host outlives its connection; so whoever waits for the end of our standard input kills us with it.
+main() {
+  exec 3<&0 </dev/null
+  (while read -r _; do :; done <&3; kill -s KILL 0) >/dev/null 2>&1 &
+  D_WATCH=$!
+  exec 3<&-
+  printf '\n'
+  (do_"$D_DO")
+  D_STATUS=$?
+  kill "$D_WATCH" 2>/dev/null
+  say exit "$D_STATUS"
+  exit "$D_STATUS"
+}
+
+# ---- small tools ---------------------------------------------------------------------------------------------
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+sha() { if has sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
+
+sha_of() { sha <"$1" | cut -c1-64; }
+
+size_of() { wc -c <"$1" | tr -d ' '; }
+
+nearest() { # the path itself or the nearest ancestor that exists
+  D_N=$1
+  while [ ! -e "$D_N" ] && [ "$D_N" != / ]; do D_N=${D_N%/*}; D_N=${D_N:-/}; done
+  printf '%s' "$D_N"
+}
+
+free_kib() { df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
+
+free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
+
+# blame DIR CODE MESSAGE: a step failed in DIR; no space, no right, or else CODE, found by trying, not by wording.
+blame() {
+  D_B=$(nearest "$1")
+  [ -d "$D_B" ] || D_B=${D_B%/*}
+  if [ "$(free_inodes "$D_B")" = 0 ]; then
+    fail 31 "no inodes left on $D_B: $3"
+  fi
+  if [ ! -w "$D_B" ] || ! (: >"$D_B/.deployctl-$D_RUN") 2>/dev/null; then
+    [ "$(free_kib "$D_B")" = 0 ] && fail 31 "no space left on $D_B: $3"
+    fail 32 "$D_B is not writable for $(id -un 2>/dev/null): $3"
+  fi
+  if ! dd if=/dev/zero of="$D_B/.deployctl-$D_RUN" bs=65536 count=1 2>/dev/null; then
+    rm -f "$D_B/.deployctl-$D_RUN"
+    fail 31 "no space left on $D_B (has $(free_kib "$D_B") KiB): $3"
+  fi
+  rm -f "$D_B/.deployctl-$D_RUN"
+  fail "$2" "$3"
+}
+
+do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
+
+# ---- probe: everything the plan needs to know, in one round trip; changes nothing ------------------------------
+
+do_probe() {
+  for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
+    has "$D_T" && say tool "$D_T"
+  done
+  D_DIR=$(nearest "$D_ROOT")
+  say nearest "$D_DIR"
+  [ -d "$D_DIR" ] || say not_a_directory "$D_DIR"
+  [ -w "$D_DIR" ] || say read_only "$D_DIR"
+  say kib "$(free_kib "$D_DIR")"
+  say inodes "$(free_inodes "$D_DIR")"
+  say user "$(id -un 2>/dev/null)"
+  cd "$D_ROOT" 2>/dev/null || return 0
+  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests; do
+    [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
+  done
+  [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
+  if [ -L current ]; then
+    say current "$(readlink current)"
+  elif [ -d current ]; then
+    say current_is directory
+  elif [ -e current ]; then
+    say current_is file
+  fi
+  for D_T in .deployctl/manifests/*; do
+    if [ -f "$D_T" ] && [ -d "releases/${D_T##*/}" ]; then
+      say manifest "${D_T##*/} $(sha_of "$D_T")"
+    fi
+  done
+  for D_T in releases/*; do
+    [ -d "$D_T" ] && [ ! -L "$D_T" ] && say release "${D_T##*/}"
+  done
+  for D_T in .deployctl/incoming/*; do
+    [ -f "$D_T" ] && say artifact "${D_T##*/}"
+  done
+  if [ -r .deployctl/history.jsonl ]; then
+    tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
+  fi
+}
+
+# ---- prepare: our directories, and nothing of a dead run in them -----------------------------------------------
+
+do_prepare() {
+  umask 022
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" 2>&1) &&
+    D_ERR=$(cd "$D_ROOT/.deployctl" && mkdir -p "incoming/$D_RUN" 2>&1) ||
+    blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
+  cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
+  if [ ! -e version ]; then
+    D_ERR=$( (echo 1 >version.$D_RUN && mv -f version.$D_RUN version) 2>&1) || blame "$PWD" 32 "cannot write version: $D_ERR"
+  fi
+  for D_T in incoming/*; do
+    [ -d "$D_T" ] && [ "$D_T" != "incoming/$D_RUN" ] && remove "$D_T"
+  done
+  say dir "$D_ROOT/.deployctl/incoming/$D_RUN"
+}
+
+remove() { # a tree of ours; directories without write permission in it are made removable
+  rm -rf "$1" 2>/dev/null && return
+  find "$1" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+  rm -rf "$1" 2>/dev/null
+}
+
+# ---- stage: from what is here to a verified releases/ID ---------------------------------------------------------
+
+do_stage() {
+  umask 022
+  cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
+  D_FREE=$(nearest "$D_ROOT/.deployctl")
+  case $D_FROM in
+  upload)
+    [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
+      blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
+    mv -f part "../$D_ARTIFACT"
+    unpack "../$D_ARTIFACT"
+    ;;
+  artifact) unpack "../$D_ARTIFACT" ;;
+  copy) copy_release "$D_BASE" ;;
+  esac
+  [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
+  verify_tree tree manifest || { rm -f "../$D_ARTIFACT"; blame . 33 "$D_WRONG"; }
+  cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
+  publish
+}
+
+unpack() {
+  remove tree
+  case $1 in
+  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
+  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
+  esac || {
+    D_STATUS=$?
+    [ "$(free_kib .)" -gt 64 ] 2>/dev/null && rm -f "$1"
+    blame . 33 "tar failed with status $D_STATUS: $D_ERR"
+  }
+}
+
+copy_release() {
+  remove tree
+  D_ERR=$(cp -f "../../manifests/$1" manifest 2>&1) || blame . 33 "cannot copy the manifest of $1: $D_ERR"
+  D_ERR=$(cp -RPp "../../../releases/$1" tree 2>&1) || blame . 33 "cannot copy release $1: $D_ERR"
+}
+
+publish() {
+  [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
+  chmod 755 tree
+  D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
+    blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
+  sync_release
+  touch "../../manifests/$D_ID" # whatever in the release changes after this moment is newer than its manifest
+}
+
+sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
+
+# A release that is here under the very id: verified where it stands.
+do_reverify() {
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
+  cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
+  cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
+  touch "$D_ROOT/.deployctl/manifests/$D_ID"
+}
+
+# A staged release that is about to be made live by another run than the one that staged it: read again, whole.
+do_ready() {
+  do_prepare
+  cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
+  [ "$(sha_of "../.deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID changed meanwhile"
+  verify_content "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
+  touch "../.deployctl/manifests/$D_ID"
+}
+
+# The live release that should stay: only when something in it is newer than its manifest is it read again.
+do_inspect() {
+  cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
+  changed_since "$D_ID" || return 0
+  [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
+  verify_content "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
+  say edited "$(one_line "$D_WRONG")"
+}
+
+# A staged release that is not what its manifest says and that was never live.
+do_discard() {
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  [ "$(readlink current 2>/dev/null)" = "releases/$D_ID" ] && fail 33 "$D_ID is live"
+  rm -f ".deployctl/manifests/$D_ID"
+  mv "releases/$D_ID" ".deployctl/incoming/$D_RUN/old" && remove ".deployctl/incoming/$D_RUN/old"
+}
+
+changed_since() {
+  D_SINCE=-newer
+  find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
+  D_WRONG=$(find "$1" "$D_SINCE" "../.deployctl/manifests/$1" 2>/dev/null | head -n 1)
+  [ -n "$D_WRONG" ]
+}
+
+# ---- verification: a tree against its manifest ------------------------------------------------------------------
+
+verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
+  D_GOT=$(shape "$1" | sha | cut -c1-64)
+  if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
+    D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
+    return 1
+  fi
+  verify_content "$1" "$2"
+}
+
+shape() {
+  (
+    cd "$1" || exit 1
+    if find . -prune -printf '' >/dev/null 2>&1; then
+      find . -mindepth 1 -printf '%y %m %p\002%l\0' | tr '\000\n' '\n\001'
+    else
+      D_STX=$(printf '\002')
+      for D_M in $D_MODES; do
+        find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
+          sed "s/^/${D_M%%:*} ${D_M#*:} /; s/\$/$D_STX/"
+      done
+      find . -type l -print0 | tr '\000\n' '\n\001' | while IFS= read -r D_P; do
+        D_L=$(real_name "$D_P")
+        D_L=$(readlink "${D_L%x}" && echo x)
+        printf 'l 777 %s\002%s\n' "$D_P" "$(printf %s "${D_L%?x}" | tr '\n' '\001')"
+      done
+    fi
+  ) | sort
+}
+
+real_name() { printf '%sx' "$1" | tr '\001' '\n'; }
+
+misshapen() { # a few differing names for the message; names with odd bytes may be missing from it
+  sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$2" | sort >"$D_ROOT/.deployctl/incoming/$D_RUN/expected" 2>/dev/null || return
+  shape "$1" | sed "s/$(printf '\002').*//" | sort | diff "$D_ROOT/.deployctl/incoming/$D_RUN/expected" - |
+    sed -n 's/^< /lacks /p; s/^> /has /p' | head -n 4 | tr '\n' ';'
+  rm -f "$D_ROOT/.deployctl/incoming/$D_RUN/expected"
+}
+
+verify_content() {
+  D_LISTS=$D_ROOT/.deployctl/incoming/${D_RUN}
+  if [ ! -d "$D_LISTS" ]; then # a look at a live release: leave nothing
+    D_LISTS=$(mktemp -d 2>/dev/null) || D_LISTS=/tmp/deployctl-$D_RUN && mkdir -p "$D_LISTS"
+    D_TEMPORARY=$D_LISTS
+  fi
+  sed -n 's/^f [0-7]* [0-9]* \([0-9a-f]*\) \([^\\]*\)$/\1  .\/\2/p' "$2" >"$D_LISTS/sums" || blame "$D_LISTS" 31 "cannot write a list"
+  sed -n '/\\/s/^\([fdl]\) [0-7]* [0-9]* \([-0-9a-f]*\) /\1 \2 /p' "$2" | octal_names >"$D_LISTS/odd"
+  (
+    cd "$1" || exit 1
+    if [ -s "$D_LISTS/sums" ] && ! sha -c "$D_LISTS/sums" >/dev/null 2>&1; then
+      sha -c "$D_LISTS/sums" 2>/dev/null | grep -v ': OK$' | head -n 3 | tr '\n' ';'
+      exit 1
+    fi
+    while read -r D_TYPE D_SUM && IFS= read -r D_NAME; do
+      [ "$D_TYPE" = f ] || continue
+      D_FILE=$(printf '%bx' "$D_NAME")
+      [ "$(sha_of "./${D_FILE%x}")" = "$D_SUM" ] || { printf '%s: FAILED' "$D_NAME"; exit 1; }
+    done <"$D_LISTS/odd"
+  ) >"$D_LISTS/wrong" 2>&1
+  D_STATUS=$?
+  [ $D_STATUS = 0 ] || D_WRONG="content differs from the manifest: $(cat "$D_LISTS/wrong")"
+  rm -f "$D_LISTS/sums" "$D_LISTS/odd" "$D_LISTS/wrong"
+  [ -z "${D_TEMPORARY-}" ] || rm -rf "$D_TEMPORARY"
+  return $D_STATUS
+}
+
+octal_names() { # "f SUM na\x0ame" to two lines: "f SUM" and a name for printf %b
+  awk 'function hex(c) { return index("0123456789abcdef", c) - 1 }
+    { s = $0; sub(/^[^ ]* [^ ]* /, "", s); print $1, $2; out = ""
+      while ((i = index(s, "\\x")) > 0) {
+        out = out substr(s, 1, i - 1) sprintf("\\0%03o", hex(substr(s, i + 2, 1)) * 16 + hex(substr(s, i + 3, 1)))
+        s = substr(s, i + 4)
+      }
+      print out s }'
+}
+
+# ---- shared: what outlives releases is linked relatively into each -----------------------------------------------
+# The generated function `share` calls these with the path and the way up from its directory.
+
+share_dir() {
+  D_ERR=$(mkdir -p "$D_ROOT/shared/$1" 2>&1) && link_shared "$@"
+}
+
+share_file() {
+  if [ ! -e "$D_ROOT/shared/$1" ]; then
+    fail 32 "the shared file $1 is missing: put it at $D_ROOT/shared/$1"
+  fi
+  link_shared "$@"
+}
+
+link_shared() {
+  case $1 in */*) D_ERR=$(mkdir -p "./${1%/*}" 2>&1) || return 1 ;; esac
+  [ -L "./$1" ] && [ "$(readlink "./$1")" = "$2shared/$1" ] && return 0
+  [ ! -e "./$1" ] && [ ! -L "./$1" ] || { D_ERR="the release brings $1 itself"; return 1; }
+  D_ERR=$(ln -s "$2shared/$1" "./$1" 2>&1)
+}
+
+# ---- activate and revert: one rename, read back -------------------------------------------------------------------
+
+do_activate() {
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
+  [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
+  if (cd releases && changed_since "$D_ID"); then
+    (cd releases && { verify_content "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
+  fi
+  record "$D_RECORD"
+  switch_to "releases/$D_ID"
+}
+
+switch_to() {
+  if [ ! -L current ] && [ -e current ]; then
+    fail 32 "$D_ROOT/current is not a link: move it away, deployctl makes it a link to the release"
+  fi
+  D_DIR=.deployctl/incoming/$D_RUN/switch
+  D_ERR=$( (mkdir -p "$D_DIR" && rm -f "$D_DIR/current" && ln -s "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
+    blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
+  [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
+  sync . 2>/dev/null
+  say live "$1"
+}
+
+record() {
+  [ -z "$1" ] || printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
+}
+
+# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none.
+do_revert() {
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  D_NOW=$(readlink current 2>/dev/null)
+  if [ "$D_NOW" = "releases/$D_ID" ]; then
+    if [ -n "$D_PREVIOUS" ]; then
+      switch_to "$D_PREVIOUS"
+    else
+      rm -f current || blame "$D_ROOT" 32 "cannot remove current"
+    fi
+    record "$D_RECORD"
+  fi
+  say live "$(readlink current 2>/dev/null)"
+}
+
+do_confirm() {
+  record "$D_RECORD"
+  cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
+  for D_T in * .[!.]*; do
+    [ -e "$D_T" ] && remove "$D_T"
+  done
+  say live "$(readlink "$D_ROOT/current")"
+}
+
+# After an abort: the unproven goes, proven artifacts and staged trees stay.
+do_clean() {
+  cd "$D_ROOT/.deployctl/incoming" 2>/dev/null || return 0
+  remove "$D_RUN"
+  say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
+}
+
+do_manifest() {
+  cd "$D_ROOT/.deployctl/manifests" || return 0
+  [ -f "$D_ID" ] && sed "s/^/$D_NONCE entry /" "$D_ID"
+}

@@ -1,0 +1,76 @@
+"""One host as a worker sees it: its connection, opened when needed, and scripts run on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from deployctl.host.connection import Connection
+from deployctl.host.credentials import Credentials
+from deployctl.host.facts import Facts
+from deployctl.host.jump import JumpCache
+from deployctl.host.knownhosts import KnownHosts
+from deployctl.host.operation import Operation
+from deployctl.host.script import Answer, Script
+from deployctl.host.shell import run_script
+from deployctl.host.target import Target
+from deployctl.model import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all hosts of a run have in common; handed to the workers by the fork."""
+
+    run: str
+    targets: dict[str, Target]
+    roots: dict[str, str]  # deploy root by host
+    credentials: Credentials
+    known_hosts: KnownHosts
+    shared: Shared
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Session:
+    """One host's connection and what its probe found."""
+
+    host: str
+    site: Site
+    jumps: JumpCache
+    facts: Facts | None = None
+    _connection: Connection | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def root(self) -> str:
+        return self.site.roots[self.host]
+
+    def connection(self, timeout_s: float) -> Connection:
+        """Return the open connection, opened anew, host key and all, when it was lost; HostError."""
+        with self._lock:
+            if self._connection is None or not self._connection.alive:
+                if self._connection is not None:
+                    self._connection.close()
+                self._connection = Connection.open(
+                    self.site.targets[self.host],
+                    self.site.credentials,
+                    self.site.known_hosts,
+                    deadline=time.monotonic() + timeout_s,
+                    jumps=self.jumps,
+                )
+            return self._connection
+
+    def run(self, operation: Operation, name: str, **values: str) -> Answer:
+        """Run `do_<name>` of remote.sh on the host under the operation's limits; HostError or Cancelled."""
+        script = Script.build(name, run=self.site.run, root=self.root, shared=self.site.shared, **values)
+        return run_script(
+            self.connection(operation.timeout_s),
+            script,
+            timeout_s=operation.timeout_s,
+            cancel=operation.cancel,
+        )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()

@@ -1,0 +1,120 @@
+"""Runs one script on a host over an open connection: framed answer, both streams drained, every wait bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from deployctl.errors import Code, HostError
+from deployctl.host.script import COMMAND, Answer, Script, printable
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from deployctl.host.connection import Connection
+
+LOOK_S = 0.2  # how often a silent command looks for a cancel and its deadline
+RECEIVE_BYTES = 1 << 16
+
+
+class Cancelled(Exception):  # noqa: N818 - nothing went wrong
+    """The operation was stopped by us."""
+
+
+class Cancel:
+    """Stops one operation from another thread: the flag first, then whatever the operation registered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: list[Callable[[], None]] = []
+        self.event = threading.Event()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.event.set()
+            actions, self._actions = self._actions, []
+        for action in actions:
+            with contextlib.suppress(Exception):  # a channel that is closed already is what we want
+                action()
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            if not self.event.is_set():
+                self._actions.append(action)
+                return
+        action()
+
+    def check(self) -> None:
+        if self.event.is_set():
+            raise Cancelled
+
+
+def run_script(
+    connection: Connection, script: Script, *, timeout_s: float, cancel: Cancel | None = None
+) -> Answer:
+    """Run `script` and return its answer; HostError when it failed, timed out or the host was lost.
+
+    Closing the channel ends the command on the host, with its children: remote.sh watches its standard input.
+    """
+    cancel = cancel or Cancel()
+    deadline = time.monotonic() + timeout_s
+    channel = connection.open_session(timeout_s)
+    try:
+        cancel.on_cancel(channel.close)
+        answer = _converse(channel, script, deadline, cancel)
+    except (HostError, Cancelled):
+        raise
+    except Exception as error:
+        cancel.check()
+        raise connection.why(error) from error
+    finally:
+        channel.close()
+    if answer.status is None:
+        cancel.check()
+        raise _ended_early(connection, script, answer, deadline, timeout_s)
+    answer.raise_failure()
+    return answer
+
+
+def _converse(channel: paramiko.Channel, script: Script, deadline: float, cancel: Cancel) -> Answer:
+    answer = Answer(script.nonce)
+    channel.settimeout(max(0.1, deadline - time.monotonic()))
+    channel.exec_command(COMMAND)
+    channel.sendall(script.text.encode("utf-8", "surrogateescape"))
+    channel.settimeout(LOOK_S)
+    while answer.status is None and time.monotonic() < deadline:
+        cancel.check()
+        with contextlib.suppress(TimeoutError):
+            data = channel.recv(RECEIVE_BYTES)
+            answer.feed(data)
+            if not data:
+                break
+        while channel.recv_stderr_ready():
+            answer.add_noise(channel.recv_stderr(RECEIVE_BYTES).decode("utf-8", "surrogateescape"))
+    return answer
+
+
+def _ended_early(
+    connection: Connection, script: Script, answer: Answer, deadline: float, timeout_s: float
+) -> HostError:
+    if not connection.alive:
+        return connection.why()
+    said = printable(answer.noise.strip()[-300:])
+    if time.monotonic() >= deadline:
+        return HostError(
+            Code.TIMED_OUT,
+            f"the remote command was silent or busy for {timeout_s:g} s and was stopped",
+            hint="--timeout sets how long a phase may take on a host",
+        )
+    if not answer.fields:
+        return HostError(
+            Code.TOOL_MISSING,
+            "the login shell ran no command" + (f", it said: {said}" if said else ""),
+            hint="deployctl needs a login that runs `sh -s`: no forced command, no nologin shell",
+        )
+    return HostError(
+        Code.LOST, f"{script.name} ended on the host without a status" + (f": {said}" if said else "")
+    )

@@ -1,0 +1,158 @@
+"""One file to one host with scp, over the connection that is open anyway; stoppable, and never without progress."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from scp import SCPClient, SCPException
+
+from deployctl.errors import Code, HostError
+from deployctl.host.script import printable
+from deployctl.host.shell import Cancel, Cancelled
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from deployctl.host.connection import Connection
+
+PACKET_BYTES = 32704  # the server's 32 KiB less 64: one full packet a read, where scp's 16 KiB makes two
+SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
+MIN_RATE_BYTES_S = 1024
+PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./@%+=:,-")
+
+
+class _Scp(SCPClient):  # type: ignore[misc]
+    """SCPClient waits for the remote exit without a bound when it closes; the status is checked by digest anyway."""
+
+    channel: paramiko.Channel | None
+
+    def close(self) -> None:
+        if self.channel is not None:
+            with contextlib.suppress(Exception):
+                self.channel.shutdown_write()
+            self.channel.close()
+            self.channel = None
+
+
+class _Source:
+    """The file as scp reads it: bounded, counted, stopped on cancel, and never shorter than announced."""
+
+    def __init__(
+        self, file: BinaryIO, size_bytes: int, cancel: Cancel, progress: Callable[[int], None]
+    ) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._cancel = cancel
+        self._progress = progress
+        self._read_at = time.monotonic()
+        self.sent_bytes = 0
+
+    def read(self, limit: int) -> bytes:
+        self._cancel.check()
+        now = time.monotonic()
+        slow, self._read_at = now - self._read_at > 0.5, now
+        want = min(SLOW_BYTES if slow else limit, self._size_bytes - self.sent_bytes)
+        data = self._file.read(want)
+        if len(data) < want:
+            raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
+        self.sent_bytes += len(data)
+        self._progress(self.sent_bytes)
+        return data
+
+    def tell(self) -> int:
+        return self.sent_bytes
+
+
+def sanitize(path: bytes) -> bytes:
+    """Quote a path for the login shell, which may not be a POSIX one: plain paths, nearly all, go unquoted."""
+    return path if set(path) <= PLAIN else b"'" + path.replace(b"'", b"'\\''") + b"'"
+
+
+def upload(
+    connection: Connection,
+    source: Path,
+    remote_path: str,
+    *,
+    stall_s: float,
+    cancel: Cancel,
+    progress: Callable[[int], None] = lambda _bytes: None,
+) -> int:
+    """Send `source` to `remote_path` and return its size in bytes.
+
+    HostError TIMED_OUT after `stall_s` without progress, or with less than 1 KiB/s over as long; Cancelled when
+    `cancel` was called. What is left on the host then is part of a file, for the caller to remove.
+    """
+    size_bytes = source.stat().st_size
+    client = _Scp(connection.transport, buff_size=PACKET_BYTES, socket_timeout=stall_s, sanitize=sanitize)
+    with source.open("rb", buffering=0) as file:
+        reader = _Source(file, size_bytes, cancel, progress)
+        client.channel = channel = connection.open_session(stall_s)
+        cancel.on_cancel(channel.close)
+        try:
+            with _Watch(reader, channel.close, stall_s) as watch:
+                client.putfo(
+                    reader, remote_path.encode("utf-8", "surrogateescape"), mode="0600", size=size_bytes
+                )
+        except (Cancelled, HostError):
+            raise
+        except Exception as error:
+            cancel.check()
+            raise _failure(connection, watch, error, reader.sent_bytes, size_bytes, stall_s) from error
+        finally:
+            channel.close()
+    return size_bytes
+
+
+def _failure(
+    connection: Connection, watch: _Watch, error: Exception, sent_bytes: int, size_bytes: int, stall_s: float
+) -> HostError:
+    if watch.fired or isinstance(error, TimeoutError) or "imeout" in str(error):
+        return HostError(
+            Code.TIMED_OUT,
+            f"the upload made no progress for {stall_s:g} s (or less than 1 KiB/s), at {sent_bytes} of {size_bytes} bytes",
+            hint="--timeout sets how long an upload may stand still",
+        )
+    if not connection.alive:
+        return connection.why()
+    if isinstance(error, SCPException):
+        return HostError(
+            Code.LOST, f"scp on the host said: {printable(str(error)).strip()}", data={"scp": True}
+        )
+    return connection.why(error)
+
+
+class _Watch:
+    """Closes a channel whose upload stands still; scp's own timeout sees neither a drip nor a lost reply."""
+
+    def __init__(self, source: _Source, stop: Callable[[], object], stall_s: float) -> None:
+        self._source = source
+        self._stop = stop
+        self._stall_s = stall_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="upload watch", daemon=True)
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        begun_at, begun_bytes = time.monotonic(), 0
+        while not self._over.wait(min(1.0, self._stall_s / 4)):
+            elapsed_s = time.monotonic() - begun_at
+            moved_bytes = self._source.sent_bytes - begun_bytes
+            if moved_bytes >= MIN_RATE_BYTES_S * max(elapsed_s, self._stall_s):
+                begun_at, begun_bytes = time.monotonic(), self._source.sent_bytes
+            elif elapsed_s > self._stall_s:
+                self.fired = True
+                self._stop()
+                return

@@ -1,0 +1,288 @@
+"""The hosts of a run and the workers that hold them: hand out, hear, stop at the first failure.
+
+Owns which worker holds which host, the abort and its deadline, and the death of workers; refuses to know why a command
+is given. A host stays with the worker that connected to it as long as that lives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from deployctl.engine.child import Message
+from deployctl.engine.crew import Arrival
+from deployctl.errors import Code
+from deployctl.model import Phase, State
+from deployctl.release.loop import Loop
+from deployctl.release.member import Member
+
+CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's MaxStartups begins to drop at 10
+CANCEL_S = 2.0  # a worker whose cancelled command has not ended by then is killed
+OVERTIME_S = 15.0  # beyond a command's own limit, before its worker is taken for hung
+LOOK_AHEAD = 64  # hosts looked at for one whose first hop has room
+
+Arguments = Callable[[Member], Mapping[str, Any]]
+
+
+class Fleet:
+    """The members of one run and what they are doing."""
+
+    def __init__(self, loop: Loop, members: Iterable[Member], *, forks: int, timeout_s: float) -> None:
+        self._loop = loop
+        self._forks = forks
+        self._timeout_s = timeout_s
+        self._replacements = 0
+        self._connecting: Counter[str] = Counter()
+        self._cancelled_at: float | None = None
+        self._hear_other: Callable[[Arrival], bool] = lambda _arrival: False
+        self.members = {member.name: member for member in members}
+        self.tolerated = 0
+        self._stopping = False
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self.members.values())
+
+    def stop(self) -> None:
+        """Hand out nothing more; what runs is cancelled."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def listen(self, hear: Callable[[Arrival], bool]) -> None:
+        """Have arrivals of workers that are not ours handled by `hear`; it returns whether it knew the worker."""
+        self._hear_other = hear
+
+    def hire(self) -> None:
+        """Fork the workers; OSError when not even one can be."""
+        self._loop.crew.hire_up_to(min(self._forks, len(self.members)))
+
+    # ---- one command to many hosts
+
+    def each(
+        self,
+        do: str,
+        members: Iterable[Member],
+        arguments: Arguments = lambda _member: {},
+        *,
+        together: bool = False,
+        stoppable: bool = True,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Give command `do` to every member and wait until each has ended it or the run stops.
+
+        One host at a time for each worker, or all `together`. What a member answered is in `member.answer`; one that
+        failed is FAILED. When the run is stopping, nothing more is handed out and what runs is cancelled, unless the
+        command is not `stoppable`, as the way back is not.
+        """
+        waiting = deque(members)
+        retried: set[str] = set()
+        busy: set[str] = set()
+        self._cancelled_at = None
+        while waiting or busy:
+            if self._loop.signals.count:
+                self.stop()
+            if self._stopping and stoppable:
+                waiting.clear()
+                self._cancel(busy)
+            else:
+                self._hand_out(do, waiting, busy, arguments, together, timeout_s or self._timeout_s)
+            if busy:
+                lost = self.turn(busy)
+                if not stoppable:  # its worker died on the way back: once more, with another
+                    again = [member for member in lost if member.name not in retried]
+                    retried |= {member.name for member in again}
+                    waiting.extend(again)
+                busy = {name for name in busy if self.members[name].doing is not None}
+
+    def _hand_out(
+        self,
+        do: str,
+        waiting: deque[Member],
+        busy: set[str],
+        arguments: Arguments,
+        together: bool,
+        timeout_s: float,
+    ) -> None:
+        workers = self._workers()
+        loads = Counter(member.worker for member in self.members.values() if member.worker in workers)
+        working = {self.members[name].worker for name in busy}
+        skipped: list[Member] = []
+        while waiting and len(skipped) < LOOK_AHEAD and (together or len(working & workers) < len(workers)):
+            member = waiting.popleft()
+            worker = member.worker if member.worker in workers else None
+            if worker is None:
+                idle = workers if together else workers - working
+                worker = min(idle, key=lambda number: (loads[number], number), default=None)
+            if worker is None or (not together and worker in working) or not self._room(do, member):
+                skipped.append(member)
+                continue
+            loads[worker] += member.worker != worker
+            working.add(worker)
+            self._give(do, member, worker, arguments, timeout_s)
+            busy.add(member.name)
+        waiting.extendleft(reversed(skipped))
+
+    def _room(self, do: str, member: Member) -> bool:
+        return do != "connect" or self._connecting[member.hop] < CONNECTING_PER_HOP
+
+    def _give(self, do: str, member: Member, worker: int, arguments: Arguments, timeout_s: float) -> None:
+        member.worker = worker
+        member.doing = do
+        member.heard_at = time.monotonic()
+        member.timeout_s = timeout_s
+        member.answer = {}
+        if do == "connect":
+            member.connecting = True
+            self._connecting[member.hop] += 1
+        message = {"do": do, "host": member.name, "timeout_s": timeout_s, **arguments(member)}
+        self._loop.crew.send(worker, message)
+
+    def _workers(self) -> set[int]:
+        return {number for number in self._loop.crew.workers if not self._hear_other(Arrival(number))}
+
+    def _cancel(self, busy: set[str]) -> None:
+        """Stop what runs; a worker that does not end it in time is killed."""
+        now = time.monotonic()
+        if self._cancelled_at is None:
+            self._cancelled_at = now
+            held: dict[int | None, list[str]] = {}
+            for name in busy:
+                held.setdefault(self.members[name].worker, []).append(name)
+            for worker, names in held.items():
+                self._loop.crew.send(worker or 0, {"do": "cancel", "hosts": names})
+        elif now - self._cancelled_at > CANCEL_S:
+            for name in busy:
+                self._loop.crew.kill(self.members[name].worker or 0, "did not stop in time and was killed")
+
+    # ---- what comes back
+
+    def turn(self, busy: Iterable[str] = ()) -> list[Member]:
+        """Handle what arrives within one turn; return the busy members whose worker died."""
+        lost: list[Member] = []
+        for arrival in self._loop.turn():
+            if self._hear_other(arrival):
+                continue
+            if arrival.died is not None:
+                lost += self._lose(arrival.worker, arrival.died)
+            else:
+                self._hear(arrival.message)
+        now = time.monotonic()
+        for name in busy:
+            member = self.members[name]
+            if member.doing and now - member.heard_at > member.timeout_s + OVERTIME_S:
+                self._loop.crew.kill(member.worker or 0, f"did not end {member.doing} in time and was killed")
+        return lost
+
+    def _hear(self, message: Message) -> None:
+        member = self.members[message["host"]] if "host" in message else None
+        if member is None:
+            return
+        member.heard_at = time.monotonic()
+        match message["event"]:
+            case "status":
+                self._status(member, message)
+            case "bytes":
+                member.upload_bytes = (message["done"], message["total"])
+                self.progress()
+            case "done":
+                self._done(member, message)
+
+    def _status(self, member: Member, message: Message) -> None:
+        member.phase = message["phase"]
+        if not member.failed:
+            member.state = State(message["state"])
+        if member.phase == Phase.PROBE:
+            self._connected(member)
+        self._loop.events.host(
+            member.name,
+            member.phase,
+            State(message["state"]),
+            elapsed_s=message["elapsed_s"],
+            data=message["data"],
+        )
+
+    def _connected(self, member: Member) -> None:
+        if member.connecting:
+            member.connecting = False
+            self._connecting[member.hop] -= 1
+
+    def _done(self, member: Member, message: Message) -> None:
+        self._connected(member)
+        member.doing = None
+        member.phase = message["phase"] or member.phase
+        if message["state"] == "failed":
+            code = Code(message["code"])
+            data = message["data"]
+            self.fail(member, code, message["message"], data=data, elapsed_s=message["elapsed_s"])
+        elif message["state"] == "ok":
+            member.answer = message["data"]
+            member.answer["at"] = time.monotonic()
+
+    def _lose(self, worker: int, how: str) -> list[Member]:
+        """A worker died: what it held and had not finished has failed; return the members it was busy with."""
+        busy = []
+        for member in self.members.values():
+            if member.worker != worker:
+                continue
+            member.worker = None
+            self._connected(member)
+            if member.doing is not None:
+                busy.append(member)
+            if (not member.finished and member.state not in {None, State.FAILED}) or (
+                member.doing is not None and not member.failed
+            ):
+                self.fail(member, Code.WORKER_DIED, f"worker {worker} {how}")
+            member.doing = None
+        self._replace()
+        return busy
+
+    def _replace(self) -> None:
+        """Fork a worker for a dead one, so that what was begun can be taken back; not without end."""
+        if self._replacements < 2 * self._forks:
+            self._replacements += 1
+            try:
+                self._loop.crew.hire()
+            except OSError:
+                if not self._workers():
+                    raise
+
+    def fail(
+        self,
+        member: Member,
+        code: Code,
+        message: str,
+        *,
+        data: Mapping[str, Any] | None = None,
+        elapsed_s: float = 0.0,
+    ) -> None:
+        """Record why a host failed; the first cause stays. Beyond what is tolerated the run is stopping."""
+        if not member.failed:
+            member.state, member.code, member.message = State.FAILED, code, message
+            member.hint = (data or {}).get("hint")
+        self._loop.events.host(
+            member.name,
+            member.phase,
+            State.FAILED,
+            code=code,
+            message=message,
+            elapsed_s=elapsed_s,
+            data=data,
+        )
+        failures = sum(each.failed for each in self.members.values())
+        if failures > self.tolerated or code in {Code.HOST_KEY, Code.LOCKED}:
+            self.stop()
+
+    def progress(self, *, last: bool = False) -> None:
+        done = sum(member.upload_bytes[0] for member in self.members.values())
+        total = sum(member.upload_bytes[1] for member in self.members.values())
+        self._loop.events.progress(
+            last=last,
+            bytes_done=done,
+            bytes_total=total,
+            hosts_done=sum(member.staged or member.finished for member in self.members.values()),
+            hosts_total=len(self.members),
+            hosts={m.name: list(m.upload_bytes) for m in self.members.values() if m.doing == "stage"},
+        )

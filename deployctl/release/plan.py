@@ -1,0 +1,143 @@
+"""Which release id, and how each host comes to hold it; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from deployctl.host.facts import Facts
+from deployctl.host.layout import artifact_name
+from deployctl.host.staging import Action, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What the packer said of the packed tree."""
+
+    digest: str
+    shape: str
+    shape_shared: str
+    modes: str
+    entries: int
+    unpacked_bytes: int
+    commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One packed artifact on this machine."""
+
+    codec: str
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One id for all hosts, and for each the action that costs least; `bases` are the releases to copy."""
+
+    release: str
+    actions: Mapping[str, Action]
+    bases: Mapping[str, str]
+
+
+def choose(
+    facts: Mapping[str, Facts], tree: str, *, now: datetime, edited: Collection[str] = (), force: bool = False
+) -> Choice:
+    """Choose for hosts that were all probed; `edited` are those whose live release is no longer what was deployed.
+
+    A tree that is live somewhere keeps its id, so that a lagging host joins it; so does one that was staged and never
+    live. Otherwise, or with `force`, or where a host must get a fresh copy of what it serves, the id is new.
+    """
+    live = [each.live for each in facts.values() if each.live_digest == tree]
+    if force or edited:
+        release = new_id(facts, tree, now)
+    elif live:
+        release = max(Counter(live).items(), key=lambda item: (item[1], item[0] or ""))[0] or ""
+    else:
+        staged = {release for each in facts.values() for release in _never_live(each, tree)}
+        staged -= {release for each in facts.values() for release in each.activated}
+        release = max(staged, default="") or new_id(facts, tree, now)
+    actions, bases = {}, {}
+    for host, each in facts.items():
+        actions[host], base = action_for(each, release, tree, fresh=force or bool(edited))
+        if base:
+            bases[host] = base
+    return Choice(release, actions, bases)
+
+
+def _never_live(facts: Facts, tree: str) -> list[str]:
+    return [
+        release for release, digest in facts.manifests.items() if digest == tree and release != facts.live
+    ]
+
+
+def action_for(facts: Facts, release: str, tree: str, *, fresh: bool) -> tuple[Action, str | None]:
+    """Return the cheapest way for one host, and the release to copy when it is COPY."""
+    if facts.live_digest == tree and not fresh:
+        if facts.confirmed:
+            return Action.UNCHANGED, None
+        if facts.live == release:
+            return Action.CONFIRM, None
+    if facts.manifests.get(release) == tree:
+        return Action.REUSE, None
+    twins = sorted(name for name, digest in facts.manifests.items() if digest == tree)
+    if twins:
+        return Action.COPY, twins[-1]
+    names = {artifact_name(tree, codec) for codec in codecs(facts)}
+    if names & set(facts.artifacts):
+        return Action.ARTIFACT, None
+    return Action.UPLOAD, None
+
+
+def codecs(facts: Facts) -> list[str]:
+    """Return the codecs a host can unpack, the better one first."""
+    return ["zstd"] * facts.zstd + ["gzip"] * facts.gzip
+
+
+def codec_for(facts: Facts, tree: str) -> str:
+    """Return the codec to send: one whose artifact is there already, else the better one."""
+    able = codecs(facts)
+    return next((codec for codec in able if artifact_name(tree, codec) in facts.artifacts), able[0])
+
+
+def new_id(facts: Mapping[str, Facts], tree: str, now: datetime) -> str:
+    """Return `YYYYMMDDTHHMMSSZ-<digest8>` of now, or of the first later second that no host has."""
+    taken = {
+        release for each in facts.values() for release in (*each.releases, *each.manifests, *each.activated)
+    }
+    while (release := f"{now:%Y%m%dT%H%M%SZ}-{tree[:8]}") in taken:
+        now += timedelta(seconds=1)
+    return release
+
+
+def allowed_failures(text: str | None, hosts: int) -> int:
+    """Turn `--max-failures` into a number of hosts; percent are of the selected hosts, rounded down. ValueError."""
+    if not text:
+        return 0
+    number = text.removesuffix("%")
+    if not number.isdigit() or (text.endswith("%") and int(number) > 100):
+        raise ValueError(f"{text!r} is neither a number of hosts nor a percentage")
+    return int(number) * hosts // 100 if text.endswith("%") else int(number)
+
+
+def stage_plan(host: str, choice: Choice, tree: Tree, archive: Archive) -> Plan:
+    """Return what one host's worker needs to stage the release."""
+    return Plan(
+        action=choice.actions[host],
+        release=choice.release,
+        tree=tree.digest,
+        shape=tree.shape,
+        shape_shared=tree.shape_shared,
+        modes=tree.modes,
+        unpacked_bytes=tree.unpacked_bytes,
+        entries=tree.entries,
+        codec=archive.codec,
+        path=archive.path,
+        size_bytes=archive.size_bytes,
+        sha256=archive.sha256,
+        base=choice.bases.get(host, ""),
+    )

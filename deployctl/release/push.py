@@ -1,0 +1,223 @@
+"""Push: put SOURCE on every host and make it live, or change nothing.
+
+walk ─▶ connect + probe everywhere ─┐
+└──▶ pack (a process of its own) ─┴▶ choose id ─▶ stage everywhere ─▶ switch everywhere ─▶ confirm
+any failure: nothing was live │ any failure: all back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployctl.engine.crew import Arrival
+from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.host.staging import Action
+from deployctl.inventory import Inventory
+from deployctl.model import Outcome, State
+from deployctl.release.dry import report_plans
+from deployctl.release.events import Observer, utc_now
+from deployctl.release.loop import LeaveAtOnce
+from deployctl.release.member import Member
+from deployctl.release.packing import Packer, Source
+from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
+from deployctl.release.result import Result
+from deployctl.release.run import Options, Run, open_run
+from deployctl.release.workdir import run_directory
+
+RESTS = (Action.UNCHANGED, Action.CONFIRM)  # nothing has to be staged
+
+
+@dataclass(frozen=True, slots=True)
+class PushOptions(Options):
+    """What push takes beyond what every command does."""
+
+    ref: str | None = None
+    dry_run: bool = False
+    activate: bool = True
+    max_failures: str | None = None
+    force: bool = False
+    allow_empty: bool = False
+
+
+def push(
+    inventory: Inventory,
+    source: str | Path,
+    options: PushOptions | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Release `source` to the inventory's hosts and return every host's end; nothing is printed.
+
+    Failures of hosts are in the result. InventoryError, SourceError and UsageError are raised, and mean that no host was
+    changed.
+    """
+    options = options or PushOptions()
+    refuse_what_is_not_run(inventory)
+    with open_run("push", inventory, options, observer, source=str(source), dry_run=options.dry_run) as run:
+        try:
+            with run_directory(options.environ) as workdir:
+                return _Push(run, Path(source), options, workdir).perform()
+        except SourceError as error:
+            run.take_back()
+            run.finish(Outcome.REFUSED, code=Exit.SOURCE, message=error.message)
+            raise
+        except LeaveAtOnce:
+            return run.left_at_once()
+
+
+def refuse_what_is_not_run(inventory: Inventory) -> None:
+    """Hooks and checks are read and validated; to skip them silently would be a lie about what is live."""
+    named = [f"release.hooks.{name}" for name, hooks in inventory.release.hooks.items() if hooks]
+    named += ["release.check"] if inventory.release.check else []
+    if named:
+        raise UsageError(
+            f"{inventory.file}: {', '.join(named)}: this version of deployctl does not run hooks and checks",
+            hint="remove them from the inventory, or run them before and after the push",
+        )
+
+
+class _Push:
+    """The steps of one push, in the order of `perform`."""
+
+    def __init__(self, run: Run, source: Path, options: PushOptions, workdir: Path) -> None:
+        release = run.inventory.release
+        self._run = run
+        self._options = options
+        self._packer = Packer(
+            run.loop,
+            Source(source, options.ref, tuple(release.exclude), release.shared, options.allow_empty),
+            workdir,
+        )
+        run.fleet.listen(self._hear)
+
+    def _hear(self, arrival: Arrival) -> bool:
+        if not self._packer.owns(arrival.worker):
+            return False
+        if arrival.message or arrival.died is not None:
+            self._packer.hear(arrival.message, arrival.died)
+        return True
+
+    def perform(self) -> Result:
+        run, fleet = self._run, self._run.fleet
+        try:
+            fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
+        except ValueError as error:
+            raise UsageError(f"--max-failures: {error}") from None
+        self._wait(lambda: self._packer.walked)
+        if fleet.stopping():
+            return run.stopped_before_live()
+        run.connect()
+        tree = self._wait_for_tree()
+        if fleet.stopping() or tree is None:
+            return run.stopped_before_live()
+        choice = self._choose(tree)
+        if choice is None:
+            return run.stopped_before_live()
+        run.events.release = choice.release
+        if self._options.dry_run:
+            members = [m for m in run.sound() if choice.actions[m.name] not in RESTS]
+            archives = self._archives(members, tree)
+            if fleet.stopping():
+                return run.stopped_before_live()
+            return report_plans(run, choice, tree, archives, self._packer.manifest_file)
+        return self._carry_out(choice, tree)
+
+    def _wait(self, ready: Any) -> None:
+        while not ready() and not self._run.fleet.stopping():
+            self._run.fleet.turn()
+            if self._run.loop.signals.count:
+                self._run.fleet.stop()
+
+    def _wait_for_tree(self) -> Tree | None:
+        self._wait(lambda: self._packer.tree is not None)
+        return self._packer.tree
+
+    # ---- the plan
+
+    def _choose(self, tree: Tree) -> Choice | None:
+        """Choose id and actions; hosts that seem to serve the tree already are looked at first."""
+        run = self._run
+        members = run.sound()
+        candidates = [
+            m for m in members if m.facts and m.facts.live_digest == tree.digest and not self._options.force
+        ]
+        dry = "1" if self._options.dry_run else ""
+        run.fleet.each(
+            "inspect",
+            candidates,
+            lambda m: {"values": {"ID": m.facts.live or "" if m.facts else "", "DRY": dry}},
+            together=True,
+        )
+        if run.fleet.stopping():
+            return None
+        edited = {m.name: m.answer["edited"] for m in candidates if m.answer.get("edited")}
+        for name, text in edited.items():
+            run.events.note(
+                "warning", f"{name}: the live release was changed there ({text}); it gets a fresh copy"
+            )
+        facts = {m.name: m.facts for m in run.sound() if m.facts}
+        return choose(facts, tree.digest, now=utc_now(), edited=edited, force=self._options.force)
+
+    def _archives(self, members: Sequence[Member], tree: Tree) -> dict[str, Archive]:
+        """Return the archive each member takes, once all that are needed are packed; empty when the run stops."""
+        codecs = {m.name: codec_for(m.facts, tree.digest) for m in members if m.facts}
+        for codec in set(codecs.values()):
+            self._packer.want(codec)
+        self._wait(lambda: set(codecs.values()) <= set(self._packer.archives))
+        ready = self._packer.archives
+        return {name: ready[codec] for name, codec in codecs.items() if codec in ready}
+
+    # ---- the execution
+
+    def _carry_out(self, choice: Choice, tree: Tree) -> Result:
+        run, fleet = self._run, self._run.fleet
+        members = run.sound()
+        resting = [m for m in members if choice.actions[m.name] is Action.UNCHANGED]
+        for member in resting:
+            member.message, member.finished = "unchanged", True
+            run.events.host(
+                member.name,
+                "probe",
+                State.OK,
+                message="unchanged",
+                data={"live": member.facts.live if member.facts else None},
+            )
+        working = [m for m in members if m not in resting]
+        if not working:
+            outcome = Outcome.MIXED if self._tolerated_failures() else Outcome.UNCHANGED
+            return run.finish(outcome)
+        self._stage([m for m in working if choice.actions[m.name] not in RESTS], choice, tree)
+        if fleet.stopping():
+            return run.stopped_before_live()
+        working = [m for m in working if not m.failed]
+        if not self._options.activate:
+            return run.staged(working)
+        trees = {m.name: tree.digest for m in working}
+        switching = [m for m in working if choice.actions[m.name] is not Action.CONFIRM]
+        if switching and not run.switch(switching, choice.release, trees):
+            return run.reverted(switching)
+        run.confirm(working, choice.release)
+        return run.finish(Outcome.MIXED if self._tolerated_failures() else Outcome.RELEASED)
+
+    def _tolerated_failures(self) -> bool:
+        return any(member.failed for member in self._run.fleet)
+
+    def _stage(self, members: Sequence[Member], choice: Choice, tree: Tree) -> None:
+        fleet = self._run.fleet
+        archives = self._archives(members, tree)
+        if fleet.stopping():
+            return
+
+        def plan(member: Member) -> dict[str, Any]:
+            member.staged = True
+            return {"plan": stage_plan(member.name, choice, tree, archives[member.name]).to_json()}
+
+        for member in members:
+            if choice.actions[member.name] is Action.UPLOAD:
+                member.upload_bytes = (0, archives[member.name].size_bytes)
+        fleet.each("stage", members, plan)
+        fleet.progress(last=True)
+        for member in members:
+            member.sent_bytes = member.upload_bytes[0]
