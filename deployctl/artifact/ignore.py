@@ -29,21 +29,7 @@ def compile_patterns(lines: Sequence[str]) -> Excluded | None:
 
     SourceError names patterns that are none.
     """
-    runs: list[tuple[bool, list[str]]] = []
-    problems: list[str] = []
-    for line in lines:
-        try:
-            (pattern,) = GitIgnoreSpec.from_lines([_by_entry(line)]).patterns
-        except ValueError:
-            problems.append(f"exclude: not a gitignore pattern: {line!r}")
-            continue
-        if pattern.include is None or pattern.regex is None:
-            continue
-        if not runs or runs[-1][0] != pattern.include:
-            runs.append((pattern.include, []))
-        runs[-1][1].append(_GROUP.sub("(?:", str(pattern.regex.pattern)))
-    if problems:
-        raise SourceError(problems)
+    runs = _runs(lines)
     if not any(include for include, _ in runs):
         return None
     # Last first, and one expression for neighbours that say the same. DOTALL: names may hold newlines.
@@ -58,6 +44,26 @@ def compile_patterns(lines: Sequence[str]) -> Excluded | None:
         return False
 
     return excluded
+
+
+def _runs(lines: Sequence[str]) -> list[tuple[bool, list[str]]]:
+    """Regular expressions by whether they exclude or bring back, neighbours of one kind together."""
+    runs: list[tuple[bool, list[str]]] = []
+    problems: list[str] = []
+    for line in lines:
+        try:
+            patterns = GitIgnoreSpec.from_lines([_by_entry(line)]).patterns
+        except ValueError:
+            problems.append(f"exclude: not a gitignore pattern: {line!r}")
+            continue
+        for pattern in patterns:
+            if pattern.include is not None and pattern.regex is not None:
+                if not runs or runs[-1][0] != pattern.include:
+                    runs.append((pattern.include, []))
+                runs[-1][1].append(_GROUP.sub("(?:", str(pattern.regex.pattern)))
+    if problems:
+        raise SourceError(problems)
+    return runs
 
 
 def _by_entry(line: str) -> str:

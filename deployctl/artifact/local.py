@@ -102,12 +102,10 @@ def remove_tree(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(directory: Path) -> Iterator[None]:
-    """Turn an OSError about `directory` into a SourceError that says what to do."""
+def disk_errors(place: Path, deed: str = "written") -> Iterator[None]:
+    """Turn an OSError about `place` into a SourceError that says what to do; `deed` is what was to be done there."""
     try:
         yield
     except OSError as error:
         hint = "free some space, or set TMPDIR to a directory that has more" if error.errno in _FULL else None
-        raise SourceError(
-            f"{directory}: cannot be written here: {os.strerror(error.errno or 0)}", hint=hint
-        ) from error
+        raise SourceError(f"{place}: cannot be {deed}: {os.strerror(error.errno or 0)}", hint=hint) from error

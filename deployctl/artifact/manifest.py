@@ -22,6 +22,7 @@ _PLAIN = re.compile(rb"[\x20-\x5b\x5d-\x7e]*").fullmatch
 _HEX = [chr(b) if 0x20 <= b <= 0x7E and b != 0x5C else f"\\x{b:02x}" for b in range(256)]
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 _LINE = re.compile(r"([fdl]) (0[0-7]{3}) (0|[1-9][0-9]*) ([0-9a-f]{64}|-) ([\x20-\x7e]+)")
+_OWNER_ALL = 0o700
 _NO_LINKS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
@@ -90,6 +91,14 @@ class Manifest:
     def size_bytes(self) -> int:
         """The bytes of all files together; links and directories count nothing."""
         return sum(entry.size for entry in self.entries if entry.type == "f")
+
+    @property
+    def locked(self) -> tuple[Entry, ...]:
+        """Directories that their owner may not read, write or enter, innermost first.
+
+        They are packed with those rights, since busybox could not fill them otherwise, and get their mode last.
+        """
+        return tuple(e for e in reversed(self.entries) if e.type == "d" and e.mode & _OWNER_ALL != _OWNER_ALL)
 
     @cached_property
     def files(self) -> int:

@@ -4,6 +4,7 @@ Owns the layout of the artifact; refuses to decide what is carried.
 
     tree/css/            every entry in the order of the manifest: directories, files, links
     tree/css/a.css
+    tree/locked/         directories without all rights for their owner, once more, now with their mode
     manifest             last: what the entries above must hash to
 
 Reading and hashing small files, hashing and writing the archive, and compressing overlap, each in threads of its own.
@@ -34,7 +35,7 @@ LEVEL = 3  # of zstd: higher ones cost more time than they save on any link abov
 _BATCH_BYTES = CHUNK_BYTES
 _BATCH_ENTRIES = 256
 _READERS = 1  # more of them fight over the interpreter lock: slower with files in the cache
-_BUSYBOX_NEEDS = 0o700
+_OWNER_ALL = 0o700
 _TREE = b"tree/"
 
 Progress = Callable[[int, int], None]
@@ -89,7 +90,7 @@ def pack(
         manifest = Manifest(tuple(entries))
         text = manifest.to_bytes()
         tree_digest = hashlib.sha256(text).hexdigest()
-        stream.write(_closing_directories(walked.entries))
+        stream.write(_closing_directories(walked, manifest))
         stream.write(header("f", b"manifest", mode=0o644, size=len(text)) + text + padding(len(text)) + END)
         stream.finish()
         path = output.keep_as(f"{tree_digest}.tar.zst")
@@ -199,16 +200,15 @@ def _header(found: Found, *, mode: int | None = None) -> bytes:
     size = found.size if found.type == "f" else 0
     mtime_s = found.mtime_ns // 1_000_000_000
     if mode is None:
-        mode = found.mode | _BUSYBOX_NEEDS if found.type == "d" else found.mode
+        mode = found.mode | _OWNER_ALL if found.type == "d" else found.mode
     return header(found.type, _TREE + found.path, mode=mode, size=size, mtime_s=mtime_s, link=found.text)
 
 
-def _closing_directories(entries: Sequence[Found]) -> bytes:
-    """Directories that their owner may not write, once more and with their true mode, innermost first.
+def _closing_directories(walked: Walked, manifest: Manifest) -> bytes:
+    """The locked directories once more, with their true mode and their time.
 
-    They came with write permission, or busybox, which sets modes at once, could not unpack what is in them.
+    GNU tar sets it then, and busybox does as root; as another user it never changes a mode, so a host has to.
     """
-    locked = [
-        entry for entry in entries if entry.type == "d" and entry.mode & _BUSYBOX_NEEDS != _BUSYBOX_NEEDS
-    ]
-    return b"".join([_header(entry, mode=entry.mode) for entry in reversed(locked)])
+    locked = {entry.path for entry in manifest.locked}
+    again = [found for found in reversed(walked.entries) if found.path in locked]
+    return b"".join([_header(found, mode=found.mode) for found in again])

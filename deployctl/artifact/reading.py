@@ -107,9 +107,13 @@ def _moved(walked: Walked, directory: bytes, known: set[bytes]) -> list[str]:
 
 
 def _check_same(status: os.stat_result, entry: Found) -> None:
-    seen = (entry.size, entry.mtime_ns, entry.ctime_ns, entry.ino)
-    if (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) != seen or not stat.S_ISREG(
-        status.st_mode
+    if (
+        status.st_mtime_ns != entry.mtime_ns
+        or status.st_ctime_ns != entry.ctime_ns
+        or status.st_size != entry.size
+        or status.st_ino != entry.ino
+        or status.st_mode & 0o777 != entry.mode
+        or not stat.S_ISREG(status.st_mode)
     ):
         raise _changed(entry.path)
 

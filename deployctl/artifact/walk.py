@@ -85,6 +85,8 @@ def walk(source: Path, *, exclude: Sequence[str], shared: Shared, allow_empty: b
     except OSError as error:
         raise SourceError(f"{escape(root)}: {_reason(error)}") from None
     if stat.S_ISDIR(status.st_mode):
+        if not os.access(root, os.R_OK | os.X_OK, effective_ids=_EFFECTIVE):
+            raise SourceError(f"{escape(root)}: cannot be read: {os.strerror(errno.EACCES)}")
         excluded = compile_patterns([*exclude, *read_deployignore(root)])
         listing = _Listing(excluded)
         listing.read_tree(root)
@@ -194,7 +196,7 @@ def _file_problem(mode: int, place: bytes) -> str | None:
         )
         return f"is {which}, which a release never is"
     if not os.access(place, os.R_OK, effective_ids=_EFFECTIVE):
-        return "cannot be read: Permission denied"
+        return f"cannot be read: {os.strerror(errno.EACCES)}"
     return None
 
 
