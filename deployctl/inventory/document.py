@@ -22,7 +22,9 @@ from deployctl.inventory.yamltext import Loader, LoadError, octal_or_odd, syntax
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 20
-MAX_NODES = 100_000  # aliases counted as often as they are used; about 10,000 hosts written as mappings
+MAX_NODES = (
+    100_000  # keys too, aliases as often as they are used; enough for 10,000 hosts as mappings of four keys
+)
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "timestamp")}
@@ -82,13 +84,12 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     try:
         # Non-blocking, so that a FIFO without a writer is refused instead of waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - opened above
-            mode = os.fstat(file.fileno()).st_mode
-            if stat.S_ISDIR(mode):
-                raise InventoryError([f"{name}: is a directory, not a file"], hint=_MISSING_HINT)
-            if not stat.S_ISREG(mode):
-                raise InventoryError([f"{name}: is not a regular file"])
-            content = file.read(MAX_BYTES + 1)
+        try:
+            _refuse_irregular(os.fstat(descriptor).st_mode, name)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
         missing = isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a file name"
@@ -97,6 +98,13 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     if len(content) > MAX_BYTES:
         raise InventoryError([f"{name}: is larger than 1 MiB"])
     return content
+
+
+def _refuse_irregular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise InventoryError([f"{name}: is a directory, not a file"], hint=_MISSING_HINT)
+    if not stat.S_ISREG(mode):
+        raise InventoryError([f"{name}: is not a regular file"])
 
 
 def _decode(content: bytes, name: str) -> str:
@@ -240,6 +248,9 @@ class _Expander:
         return self._typed(node, path, text)
 
     def _typed(self, node: ScalarNode, path: KeyPath, text: str) -> Any:
+        if len(text) > 400:  # Python refuses to turn more than some thousand digits into a number
+            self.document.wrong(path, "is too long for a number")
+            return None
         try:
             value: bool | int | float = _CONSTRUCT[node.tag](node)
         except (ValueError, KeyError, OverflowError, yaml.YAMLError):

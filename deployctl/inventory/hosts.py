@@ -37,10 +37,7 @@ class Resolved:
 
 def resolve_hosts(document: Document, environ: Mapping[str, str]) -> Resolved:
     """Every valid host of the document; leaves duplicates and conflicts in its problems."""
-    groups: dict[str, list[Entry]] = {}
-    for group in mapping_at(document, ("groups",)):
-        left = MAX_MEMBERS - sum(len(entry.names) for entries in groups.values() for entry in entries)
-        groups[group] = _entries(document, group, left)
+    groups = _Members(document).of_groups()
     drafts: dict[str, list[Entry]] = {}
     for entries in groups.values():
         _refuse_repeated(document, entries)
@@ -56,32 +53,43 @@ def resolve_hosts(document: Document, environ: Mapping[str, str]) -> Resolved:
     return resolved
 
 
-def _entries(document: Document, group: str, left: int) -> list[Entry]:
-    """The valid entries of a group, as long as they stand for no more than `left` names."""
-    found: list[Entry] = []
-    for index, item in enumerate(list_at(document, ("groups", group, "hosts"))):
-        path: KeyPath = ("groups", group, "hosts", index)
+class _Members:
+    """Reads the hosts of groups, up to a limit on all of them together."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.left = MAX_MEMBERS
+
+    def of_groups(self) -> dict[str, list[Entry]]:
+        groups: dict[str, list[Entry]] = {}
+        for group in mapping_at(self.document, ("groups",)):
+            groups[group] = []
+            for index, item in enumerate(list_at(self.document, ("groups", group, "hosts"))):
+                entry = self._entry(group, ("groups", group, "hosts", index), item)
+                if self.left < 0:
+                    return groups
+                if entry is not None:
+                    groups[group].append(entry)
+        return groups
+
+    def _entry(self, group: str, path: KeyPath, item: object) -> Entry | None:
         try:
             entry = _ITEM.validate_python(item)
             names = ranges.expand(entry.name)
         except ValidationError:
-            continue  # told by its shape
+            return None  # told by its shape
         except ValueError as error:
-            document.wrong((*path, "name") if isinstance(item, dict) else path, str(error))
-            continue
+            self.document.wrong((*path, "name") if isinstance(item, dict) else path, str(error))
+            return None
         for key in _ONE_HOST_ONLY:
             if len(names) > 1 and getattr(entry, key) is not None:
-                document.wrong(
-                    (*path, key), f"can't be the same for {len(names)} hosts; give each its own entry"
-                )
-        left -= len(names)
-        if left < 0:
-            document.wrong(
-                path, f"more than {MAX_MEMBERS:,} hosts up to here, counted in each of their groups"
-            )
-            break
-        found.append(Entry(group, path, names, host_layer(document, path, entry)))
-    return found
+                text = f"can't be the same for {len(names)} hosts; give each its own entry"
+                self.document.wrong((*path, key), text, key=True)
+        self.left -= len(names)
+        if self.left < 0:
+            text = f"more than {MAX_MEMBERS:,} hosts up to here, counted in each of their groups"
+            self.document.wrong(path, text)
+        return Entry(group, path, names, host_layer(self.document, path, entry))
 
 
 def _refuse_repeated(document: Document, entries: Iterable[Entry]) -> None:
@@ -104,7 +112,8 @@ def _refuse_same_target(document: Document, hosts: Iterable[Host], drafts: Mappi
         other = first.setdefault((_canonical(host.address), host.port or 22, host.path), host)
         if other is not host:
             paths = drafts[host.name][0].path, drafts[other.name][0].path
-            same.setdefault(paths, []).append((host.name, other.name))
+            if paths[0] != paths[1]:  # one address for a range is told already
+                same.setdefault(paths, []).append((host.name, other.name))
     for (path, other_path), pairs in same.items():
         names, others = (ranges.fold(side) for side in zip(*pairs, strict=True))
         line = document.line(other_path)

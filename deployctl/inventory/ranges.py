@@ -19,7 +19,7 @@ MAX_HOSTS = 10_000
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _ITEM = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?:/([1-9][0-9]{0,8}))?)?")
-_NUMBER = re.compile(r"([0-9]+)")
+_NUMBER = re.compile(r"(?<![0-9])([0-9]{1,9})(?![0-9])")  # longer ones could not be expanded again
 
 
 def is_range(pattern: str) -> bool:

@@ -49,7 +49,7 @@ def _check(document: Document, path: KeyPath) -> None:
     check = mapping_at(document, path)
     if "url" in check and "run" in check:
         document.wrong((*path, "run"), "a check has either 'url' or 'run', not both", key=True)
-    elif check and "url" not in check and "run" not in check:
+    elif "url" not in check and "run" not in check and isinstance(at(document, path), dict):
         document.wrong(path, "a check needs 'url' or 'run'", key=True)
     elif "run" in check:
         for key in _URL_ONLY:

@@ -64,7 +64,7 @@ def _tell(document: Document, detail: ErrorDetails) -> None:
         mark = document.mark(path, key=True)
         document.problems.add(mark, (*path, key), "is missing")
     elif kind == "extra_forbidden":
-        document.wrong(path, _unknown(str(path[-1]), detail["loc"], path), key=True)
+        document.wrong(path, _unknown(str(path[-1]), detail["loc"]), key=True)
     else:
         document.wrong(path, _wording(document, path, detail), key=detail["loc"][-1:] == ("[key]",))
 
@@ -84,13 +84,13 @@ def _in_document(document: Document, loc: tuple[Key, ...]) -> KeyPath:
     return path
 
 
-def _unknown(key: str, loc: tuple[Key, ...], path: KeyPath) -> str:
+def _unknown(key: str, loc: tuple[Key, ...]) -> str:
     known = known_keys(loc[:-1])
     near = near_miss(key, known)
     place = _ELSEWHERE.get(key)
     if near is None and place and known in (known_keys(()), known_keys(("groups", "any"))):
         return f"unknown key here; it belongs {place}"
-    if near is None and len(path) > 1:
+    if near is None:
         return f"unknown key; known are {', '.join(known)}"
     return f"unknown key{did_you_mean(key, known)}"
 
@@ -130,12 +130,14 @@ def _wording(document: Document, path: KeyPath, detail: ErrorDetails) -> str:
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = context.get("ge", context.get("le"))
         return f"must be at {'least' if 'ge' in context else 'most'} {bound}"
-    expected = _EXPECTED.get(kind)
+    expected = "text or a mapping" if context.get("class_name") in _SHORT_FORMS else _EXPECTED.get(kind)
     if expected is None:
         return str(detail["msg"])
-    return f"must be {expected}, not {_kind(document, path, value)}{_advice(document, path, kind, value)}"
+    advice = _advice(document, path, "string_type" if "text" in expected else kind, value)
+    return f"must be {expected}, not {_kind(document, path, value)}{advice}"
 
 
+_SHORT_FORMS = ("HostEntry", "HookEntry", "VarEntry")
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",

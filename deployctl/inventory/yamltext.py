@@ -31,6 +31,7 @@ _WORDS = (
     ("could not find expected ':'", "a key without ': ' after it, or wrong indentation"),
     ("expected <block end>", "wrong indentation, or a key or '-' is missing"),
     ("found unexpected end of stream", "a quote is not closed"),
+    ("expected the node content, but found ':'", "a text that begins with ':' or '[' needs quotes"),
     ("expected ',' or ']'", "a '[' is not closed, or a ',' is missing"),
     ("expected ',' or '}'", "a '{' is not closed, or a ',' is missing"),
 )
@@ -71,7 +72,7 @@ class Loader(yaml.SafeLoader):
         self.aliases += self.check_event(AliasEvent)
         if self.aliases > MAX_ALIASES:
             raise LoadError(self._place(), f"more than {MAX_ALIASES} aliases")
-        if self.nodes > 2 * self.max_nodes:
+        if self.nodes > self.max_nodes:
             raise LoadError(self._place(), f"too large: more than {self.max_nodes:,} values")
         if self.depth > self.max_depth:
             raise LoadError(self._place(), f"nested deeper than {self.max_depth} levels")
