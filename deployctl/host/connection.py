@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import paramiko
@@ -23,7 +23,7 @@ from deployctl.host.hostkey import Learned, check_host_key
 from deployctl.host.keeper import PATIENCE, Keeper, Patience
 from deployctl.host.knownhosts import KnownHosts
 from deployctl.host.login import Login
-from deployctl.host.peer import Peer
+from deployctl.host.peer import Peer, key_type
 from deployctl.host.target import Target
 from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 
@@ -153,9 +153,24 @@ class Opening:
     known_hosts: KnownHosts
     deadline: float
     jumps: JumpCache | None = None
+    _others: set[str] = field(default_factory=set)  # types of the server's keys that we can check
 
     def attempt(self) -> tuple[Peer, Learned | None]:
-        """One attempt within `connect_timeout_s` for everything up to the login."""
+        """One attempt; where a fingerprint is pinned, one for each key that the server has, until it is the pinned one."""
+        wrong: HostError | None = None
+        shown: set[str] = set()
+        while True:
+            try:
+                return self._attempt(shown)
+            except HostError as error:
+                wrong = wrong or error
+                kind = error.data.get("key_type")
+                if not self.target.fingerprint or kind is None or not self._others - shown - {kind}:
+                    raise wrong from None
+                shown.add(kind)
+
+    def _attempt(self, shown: set[str]) -> tuple[Peer, Learned | None]:
+        """All up to the login within `connect_timeout_s`."""
         limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
         wire = self._wire(limit)
         try:
@@ -165,8 +180,11 @@ class Opening:
             raise
         try:
             answer = self.known_hosts.lookup(self.target)
-            peer.prefer_keys(answer.types)
+            peer.prefer_keys(answer.types, without=shown)
             self._negotiate(peer, limit)
+            self._others = {key_type(name) for name in peer.offered["server_key_algo_list"]} & set(
+                peer.key_types
+            )
             key = peer.get_remote_server_key()
             learned = check_host_key(self.target, answer, key.get_name(), key.asbytes())
             Login(
@@ -195,7 +213,7 @@ class Opening:
     def _negotiate(self, peer: Peer, limit: float) -> None:
         """Banner and keys; what the other end sent instead is part of the message."""
         done = threading.Event()
-        peer.banner_timeout = max(0.1, limit - time.monotonic())
+        peer.banner_timeout = 3600  # ours is the limit that ends it: it can tell what is missing
         peer.start_client(event=done)
         if done.wait(max(0.0, limit - time.monotonic())) and peer.is_active():
             return

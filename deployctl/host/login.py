@@ -20,6 +20,8 @@ from deployctl.host.keyring import Agent
 from deployctl.host.peer import Peer
 from deployctl.host.target import Target
 
+_Send = Callable[[AuthHandler, threading.Event], object]
+
 METHODS = ("publickey", "password", "keyboard-interactive")
 
 
@@ -33,46 +35,55 @@ class Login:
         self.deadline = deadline
         self.allowed = set(METHODS)
         self.tried: list[str] = []
+        self._steps = 0  # that the server has accepted but that were not enough
+        self._refused_keys: set[str] = set()
+        self._used_keys: set[str] = set()
 
     def run(self) -> None:
         with Agent(self.target.agent) as agent:
-            if self._keys(agent) or self._password():
-                return
-            # A key may have been half of it, and another key the other half.
-            if self._keys(agent):
-                return
-        raise self._refused()
+            while True:
+                before = self._steps
+                if self._keys(agent) or self._password():
+                    return
+                if self._steps == before:
+                    raise self._refused()
+                # What was refused may be what the server wants now.
+                self._refused_keys.clear()
 
     def _keys(self, agent: Agent) -> bool:
         for name, key in self.credentials.offers(self.target, agent):
             if "publickey" not in self.allowed:
                 break
-            if name not in self.tried:
-                self.tried.append(name)
-                if self._attempt(partial(_send_key, self.target.user, key)):
-                    return True
+            if name in self._refused_keys | self._used_keys:
+                continue
+            before = self._steps
+            if self._attempt(name, partial(_send_key, self.target.user, key)):
+                return True
+            (self._refused_keys if self._steps == before else self._used_keys).add(name)
         return False
 
     def _password(self) -> bool:
         password, user = self.credentials.password, self.target.user
         if password is None:
             return False
-        if "password" in self.allowed:
-            self.tried.append("password")
-            if self._attempt(lambda handler, event: handler.auth_password(user, password, event)):
-                return True
+        plain: _Send = lambda handler, event: handler.auth_password(user, password, event)  # noqa: E731
+        if "password" in self.allowed and self._attempt("password", plain):
+            return True
         if "keyboard-interactive" not in self.allowed:
             return False
-        self.tried.append("keyboard-interactive")
 
         def answer(_title: str, _instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
             return [password if not shown else "" for _, shown in prompts]
 
-        return self._attempt(lambda handler, event: handler.auth_interactive(user, answer, event))
+        return self._attempt(
+            "keyboard-interactive", lambda handler, event: handler.auth_interactive(user, answer, event)
+        )
 
-    def _attempt(self, send: Callable[[AuthHandler, threading.Event], object]) -> bool:
+    def _attempt(self, name: str, send: _Send) -> bool:
         """One method; false when refused or when the server wants more. The wait is ours, on a clock that can't jump."""
         peer, event = self.peer, threading.Event()
+        if name not in self.tried:
+            self.tried.append(name)
         peer.get_exception()  # forget what an earlier attempt left
         handler = peer.auth_handler = AuthHandler(peer)
         try:
@@ -80,12 +91,13 @@ class Login:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._broken(error) from error
         if not event.wait(max(0.0, self.deadline - time.monotonic())):
-            raise timed_out(self._scene(), f"no answer to the login with {self.tried[-1]}")
+            raise timed_out(self._scene(), f"no answer to the login with {name}")
         if handler.is_authenticated():
             return True
         answer = peer.get_exception()
         if isinstance(answer, PartialAuthentication | BadAuthenticationType):
             self.allowed = set(answer.allowed_types)
+            self._steps += isinstance(answer, PartialAuthentication)
         elif not peer.is_active():
             raise self._broken(answer)
         return False

@@ -102,9 +102,14 @@ class Peer(paramiko.Transport):
             options = self.get_security_options()
             options.ciphers = (*GCM, *(name for name in options.ciphers if name not in GCM))
 
-    def prefer_keys(self, types: list[str], *, without: frozenset[str] = frozenset()) -> None:
-        """Ask for host keys of these types first; a server shows only one of its keys."""
-        names = [name for name in self._preferred_keys if name not in without]
+    @property
+    def key_types(self) -> list[str]:
+        """Types of host keys that can be checked."""
+        return [key_type(name) for name in self._preferred_keys]
+
+    def prefer_keys(self, types: list[str], *, without: set[str]) -> None:
+        """Ask for host keys of these types first, and for none of the others named; a server shows only one key."""
+        names = [name for name in self._preferred_keys if key_type(name) not in without]
         wanted = [name for name in names if key_type(name) in types]
         self._preferred_keys = tuple(wanted + [name for name in names if name not in wanted])
 

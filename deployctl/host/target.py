@@ -113,13 +113,12 @@ class _Resolver:
         options = self.config.lookup(host.address, user=host.user, port=host.port)
         target = self._plain(host.address, options)
         target = replace(target, name=host.name, fingerprint=host.fingerprint)
+        seen = (target.endpoint,)
+        if host.jump == "none":
+            return target
         if host.jump is not None:
-            return (
-                target
-                if host.jump == "none"
-                else replace(target, hops=self._chain(host.jump, (host.address,)))
-            )
-        return self._via(target, options, (host.address,))
+            return replace(target, hops=self._chain(host.jump, seen))
+        return self._via(target, options, host.address, seen)
 
     def _plain(self, address: str, options: Options) -> Target:
         """Everything but the way there."""
@@ -161,7 +160,7 @@ class _Resolver:
             return self.local.environ.get(said[1:]) or None
         return next(iter(say.paths("identityagent")), None)
 
-    def _via(self, target: Target, options: Options, seen: tuple[str, ...]) -> Target:
+    def _via(self, target: Target, options: Options, original: str, seen: tuple[str, ...]) -> Target:
         """ProxyJump or ProxyCommand from ssh config, whichever comes first there."""
         for keyword in options.words:
             value = options.first(keyword) or "none"
@@ -170,9 +169,8 @@ class _Resolver:
             if keyword == "proxycommand":
                 if value == "none":
                     return target
-                say = _Say(options, self.local, seen[-1])
-                command = expand(value, say.tokens(), {}, options.where[keyword])
-                return replace(target, proxy_command=command)
+                tokens = _Say(options, self.local, original).tokens()
+                return replace(target, proxy_command=expand(value, tokens, {}, options.where[keyword]))
         return target
 
     def _chain(self, jump: str, seen: tuple[str, ...]) -> tuple[Target, ...]:
@@ -180,17 +178,17 @@ class _Resolver:
         hops: list[Target] = []
         for spec in jump.split(","):
             user, address, port = _parse_jump(spec.strip(), self.host.name)
-            if address in seen:
-                raise UsageError(
-                    f"{self.host.name}: jump hosts lead in a circle: {' -> '.join((*seen, address))}"
-                )
             options = self.config.lookup(address, user=user, port=port)
             hop = replace(self._plain(address, options), name=spec.strip())
+            if hop.endpoint in seen:
+                circle = " -> ".join((*seen, hop.endpoint))
+                hint = "a host that needs no jump host gets `jump: none`"
+                raise UsageError(f"{self.host.name}: jump hosts lead in a circle: {circle}", hint=hint)
+            seen = (*seen, hop.endpoint)
             if not hops:  # as ssh: the way to the others is the chain itself
-                hop = self._via(hop, options, (*seen, address))
+                hop = self._via(hop, options, address, seen)
                 hops += hop.hops
             hops.append(replace(hop, hops=()))
-            seen = (*seen, address)
         return tuple(hops)
 
 

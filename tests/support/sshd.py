@@ -54,7 +54,7 @@ def free_port(address: str) -> int:
 class Sshd:
     """One server. `root` is an empty directory for what is deployed to it.
 
-    `config` are further sshd_config lines; they come first, so they win over the harness's. `wrapper` is sh script text
+    `config` are further sshd_config lines; they replace the harness's (leave LogLevel alone). `wrapper` is sh script text
     that runs before each command (`$SSH_ORIGINAL_COMMAND`), whatever it is; unless it ends by itself, the command then
     runs in `$RUN_WITH -c` (default `/bin/sh`). `env` is set for each session, PATH too.
     """
@@ -95,7 +95,7 @@ class Sshd:
     # --- life
 
     def start(self) -> Self:
-        """Start listening; the same port again after `stop_listener`. Returns once the banner can be had."""
+        """Start listening; the same port again after `stop_listener`. Returns once it does."""
         fixed = self.port != 0
         for _ in range(ATTEMPTS):
             if not fixed:
@@ -126,29 +126,20 @@ class Sshd:
             start_new_session=True,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
+        # sshd says so after listen(2). A probe would occupy a place of MaxStartups just when a test begins.
+        ready = f"Server listening on {self.address} port {self.port}."
         wait_until(
-            lambda: listener.poll() is not None or self._answers(), what=f"the start of sshd {self.name}"
+            lambda: listener.poll() is not None or ready in self.log.read_text(errors="replace"),
+            what=f"the start of sshd {self.name}",
         )
         return listener.poll() is None
-
-    def _answers(self) -> bool:
-        # The log line proves that it is this sshd that has the port; the banner, that it serves.
-        if f"Server listening on {self.address} port {self.port}" not in self.log.read_text(errors="replace"):
-            return False
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((self.address, self.port), timeout=5) as link,
-        ):
-            return link.recv(4) == b"SSH-"
-        return False
 
     def _config_text(self) -> str:
         listen = f"[{self.address}]" if ":" in self.address else self.address
         env = {"HOME": str(self.directory / "home"), "SHLVL": "1", **self.env}
         name, value = self._marker.split("=")
         env[name] = value
-        lines = [
-            *self.config,
+        own = [
             f"ListenAddress {listen}:{self.port}",
             *(f"HostKey {key.path}" for key in self.keys),
             f"AuthorizedKeysFile {self.directory / 'authorized_keys'}",
@@ -168,6 +159,9 @@ class Sshd:
             "LoginGraceTime 60",
             "LogLevel VERBOSE",
         ]
+        # For most keywords the first line counts, for MaxStartups the last: let there be only one.
+        given = {line.split()[0].lower() for line in self.config}
+        lines = [*self.config, *(line for line in own if line.split()[0].lower() not in given)]
         if self.wrapper is not None:
             script = self.directory / "wrapper.sh"
             run = 'exec ${RUN_WITH:-/bin/sh} ${SSH_ORIGINAL_COMMAND:+-c "$SSH_ORIGINAL_COMMAND"}'
@@ -228,11 +222,13 @@ class Sshd:
     def freeze(self, *, listener: bool = False) -> None:
         """SIGSTOP every session (and the listener): bytes are accepted by the kernel and never answered."""
         for pid in self._signal_targets(listener=listener):
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         for pid in self._signal_targets(listener=True):
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def kill_sessions(self) -> None:
         """SIGKILL every session; the listener goes on, and commands outlive it if they can."""
