@@ -17,6 +17,7 @@ import click
 
 from deployctl.errors import DeployctlError, Exit, InventoryError
 from deployctl.inventory import fold, json_schema, load_inventory, select, shown
+from deployctl.inventory.problems import printable
 from deployctl.model import SCHEMA, Host, Outcome, State
 
 _PHASE = "inventory"
@@ -82,7 +83,7 @@ def _table(hosts: Iterable[Host]) -> list[str]:
 
 def _row(host: Host) -> tuple[str, ...]:
     port = "-" if host.port is None else str(host.port)
-    return (host.name, host.address, port, host.user or "-", host.path, ",".join(host.groups))
+    return (host.name, host.address, port, host.user or "-", printable(host.path), ",".join(host.groups))
 
 
 def _variables(hosts: Iterable[Host]) -> list[str]:
