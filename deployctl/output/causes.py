@@ -31,9 +31,14 @@ class Cause:
     hosts: list[str]
     alike: bool = False  # the message holds amounts that differ between the hosts
 
-    def line(self, fold: Fold) -> str:
-        """`web[01-03]: upload: no space left on /srv (needs 120 MB, has 4 MB)`."""
+    def line(self, fold: Fold, longest: int | None = None) -> str:
+        """`web[01-03]: upload: no space left on /srv (needs 120 MB, has 4 MB)`.
+
+        Hosts that would take more than `longest` letters are only counted.
+        """
         folded = fold(self.hosts)
+        if longest is not None and len(folded) > longest and len(self.hosts) > 1:
+            folded = f"{len(self.hosts)} hosts"
         told = f"{folded}: {self.phase}: " if self.phase else f"{folded}: "
         told += self.message.replace("{hosts}", folded)
         if self.alike:

@@ -6,10 +6,9 @@ thread: a live display moves in `tick` alone.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol, TextIO, cast
+from typing import Any, Literal, Protocol, TextIO
 
 from deployctl.output.causes import Fold
 from deployctl.output.jsonlines import JsonReporter
@@ -59,6 +58,11 @@ def make_reporter(
     chosen = _resolve(mode, out, environ, verbosity)
     if chosen == "json":
         return Guarded(JsonReporter(out, err, verbosity=verbosity, fold=fold, clock=clock), out, err)
+    if chosen == "live":
+        from deployctl.output.live import LiveReporter  # noqa: PLC0415 - rich costs 60 ms: only who looks pays
+
+        live = LiveReporter(out, err, environ=environ, verbosity=verbosity, fold=fold, clock=clock)
+        return Guarded(live, out, err)
     return Guarded(PlainReporter(out, err, verbosity=verbosity, fold=fold, clock=clock), out, err)
 
 
@@ -72,7 +76,8 @@ def _resolve(mode: Mode, out: SafeStream, environ: Mapping[str, str], verbosity:
 
 
 def _inventory_fold(names: Iterable[str]) -> str:
-    fold = cast("Fold", importlib.import_module("deployctl.inventory").fold)
+    from deployctl.inventory import fold  # noqa: PLC0415 - reading inventories costs pydantic; showing a refusal should not
+
     return fold(names)
 
 

@@ -50,12 +50,14 @@ class RunView:
         self.probed: set[str] = set()
         self.staged: set[str] = set()
         self.live: set[str] = set()
+        self.unchanged: set[str] = set()
         self.reverting: set[str] = set()  # that are or were being switched back
         self.reverted: set[str] = set()
         self.done: set[str] = set()
         self.tails: dict[str, deque[str]] = {}
         self.bytes_done = 0
         self.bytes_total = 0
+        self._staging = 0.0
         self._samples: deque[tuple[float, int]] = deque()
 
     @property
@@ -117,6 +119,7 @@ class RunView:
             if isinstance(data, Mapping) and "action" in data:
                 self.plans[name] = data
                 if data["action"] == "unchanged":
+                    self.unchanged.add(name)
                     self.staged.add(name)
                     self.live.add(name)
         elif (phase == "stage" and state == "ok") or phase in {"activate", "check"}:
@@ -150,6 +153,14 @@ class RunView:
             return 0.0
         (first_s, first), (last_s, last) = self._samples[0], self._samples[-1]
         return max(0.0, (last - first) / (last_s - first_s)) if last_s > first_s else 0.0
+
+    def staging(self) -> float:
+        """How far staging is, 0.0 to 1.0: mostly its bytes; never less than it was, though the total grows."""
+        hosts = len(self.staged) / max(1, len(self.hosts))
+        if self.bytes_total and hosts < 1:
+            hosts = 0.9 * min(1.0, self.bytes_done / self.bytes_total) + 0.1 * hosts
+        self._staging = max(self._staging, hosts)
+        return self._staging
 
     def left_s(self) -> float | None:
         """Seconds until all bytes are sent, at the rate of now; None while unknown."""
