@@ -104,11 +104,14 @@ class Connection:
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
+        if self._reason is None and self.transport.is_active():
+            # Readers see the end of their channel an instant before the transport counts as ended.
+            self.transport.join(0.1)
         with self._lock:
             if self._reason is not None:
                 return self._reason
-            if self.transport.is_active() and error is not None:
-                return to_host_error(error, self._scene())
+            if self.transport.is_active():
+                return lost(self._scene()) if error is None else to_host_error(error, self._scene())
             cause = self.transport.get_exception() or error
             scene = self._scene()
             said = scene.said or cause is None

@@ -55,13 +55,18 @@ def _changed(target: Target, keys: list[Known], kind: str, seen: str) -> HostErr
 
 def _unknown(target: Target, kind: str, seen: str) -> Learned:
     where = shlex.quote(target.known_hosts[0]) if target.known_hosts else "~/.ssh/known_hosts"
-    hint = f"if its administrator confirms that fingerprint: {_scan(target)} >> {where}"
+    hint = f"if its administrator confirms that fingerprint: {_get_known(target, where)}"
     raise _refusal(target, f"host key unknown: it shows the {kind} key {seen}", kind, seen, hint=hint)
 
 
-def _scan(target: Target) -> str:
+def _get_known(target: Target, where: str) -> str:
+    """The command that makes the host known; ssh-keyscan can't go through others."""
     port = "" if target.port == 22 else f"-p {target.port} "
-    return f"ssh-keyscan {port}{shlex.quote(target.address)}"
+    if not target.hops and not target.proxy_command:
+        return f"ssh-keyscan {port}{shlex.quote(target.address)} >> {where}"
+    jump = f"-J {shlex.quote(','.join(hop.name for hop in target.hops))} " if target.hops else ""
+    login = shlex.quote(f"{target.user}@{target.address}")
+    return f"ssh -o UserKnownHostsFile={where} {jump}{port}{login} true"
 
 
 def _refusal(

@@ -225,8 +225,9 @@ class _Pass:
             elif not words:
                 raise UsageError(f"{line.where}: Match {criterion} needs a value")
             else:
+                value = words.pop(0)
                 # Once false, later commands are not run, as in OpenSSH.
-                found = hit and self._criterion(criterion, words.pop(0), line.where)
+                found = hit and self._criterion(criterion, value, line.where)
             hit = hit and found != word.startswith("!")
         return hit
 
