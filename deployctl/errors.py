@@ -55,6 +55,9 @@ class Code(IntEnum):
     UNEXPECTED = 61
 
 
+DEFECT_HINT = "this is a defect of deployctl: please report it with the output of --debug"
+
+
 class DeployctlError(Exception):
     """Base of all; `message` is lower case without a full stop, `hint` says what to do."""
 
@@ -95,7 +98,9 @@ class HostError(DeployctlError):
 
     exit_code = Exit.ABORTED
 
-    def __init__(self, code: Code, message: str, *, hint: str | None = None, data: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, *, hint: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.data = dict(data or {})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployctl.cli.options import Common
-from deployctl.errors import DeployctlError, Exit
+from deployctl.errors import DEFECT_HINT, DeployctlError, Exit
 from deployctl.inventory import Inventory, load_inventory
 from deployctl.model import Outcome
 from deployctl.output.reporter import Reporter, make_reporter
@@ -64,8 +64,7 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
     except Exception as error:  # noqa: BLE001 - whatever it is, the run must say how it ended
         if common.debug:
             heard.note("info", traceback.format_exc())
-        hint = "this is a defect of deployctl: please report it with the output of --debug"
-        _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", hint)
+        _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", DEFECT_HINT)
         return Exit.DEFECT
     finally:
         reporter.close()

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deployctl.engine.child import Line, Message
-from deployctl.errors import Code, HostError
+from deployctl.errors import DEFECT_HINT, Code, HostError
 from deployctl.host.facts import read_facts
 from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
@@ -82,7 +82,7 @@ class Agent:
                     Code.UNEXPECTED,
                     f"{type(error).__name__}: {error}",
                     data={"traceback": traceback.format_exc()},
-                    hint="this is a defect of deployctl: please report it with the output of --debug",
+                    hint=DEFECT_HINT,
                 )
             )
         else:

@@ -19,6 +19,7 @@ from deployctl.release.loop import Loop
 from deployctl.release.member import Member
 
 CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's MaxStartups begins to drop at 10
+CONNECT_GRACE_S = 1.0  # on an abort a probe under way may end, so that one knows what is live
 CANCEL_S = 2.0  # a worker whose cancelled command has not ended by then is killed
 OVERTIME_S = 15.0  # beyond a command's own limit, before its worker is taken for hung
 LOOK_AHEAD = 64  # hosts looked at for one whose first hop has room
@@ -35,6 +36,7 @@ class Fleet:
         self._timeout_s = timeout_s
         self._replacements = 0
         self._connecting: Counter[str] = Counter()
+        self._stop_seen_at: float | None = None
         self._cancelled_at: float | None = None
         self._hear_other: Callable[[Arrival], bool] = lambda _arrival: False
         self.members = {member.name: member for member in members}
@@ -80,13 +82,13 @@ class Fleet:
         waiting = deque(members)
         retried: set[str] = set()
         busy: set[str] = set()
-        self._cancelled_at = None
+        self._stop_seen_at = self._cancelled_at = None
         while waiting or busy:
             if self._loop.signals.count:
                 self.stop()
             if self._stopping and stoppable:
                 waiting.clear()
-                self._cancel(busy)
+                self._cancel(busy, after_s=CONNECT_GRACE_S if do == "connect" else 0.0)
             else:
                 self._hand_out(do, waiting, busy, arguments, together, timeout_s or self._timeout_s)
             if busy:
@@ -143,9 +145,12 @@ class Fleet:
     def _workers(self) -> set[int]:
         return {number for number in self._loop.crew.workers if not self._hear_other(Arrival(number))}
 
-    def _cancel(self, busy: set[str]) -> None:
-        """Stop what runs; a worker that does not end it in time is killed."""
+    def _cancel(self, busy: set[str], after_s: float) -> None:
+        """Stop what runs, `after_s` from now; a worker that does not end it in time is killed."""
         now = time.monotonic()
+        self._stop_seen_at = self._stop_seen_at or now
+        if now - self._stop_seen_at < after_s:
+            return
         if self._cancelled_at is None:
             self._cancelled_at = now
             held: dict[int | None, list[str]] = {}

@@ -19,7 +19,7 @@ from deployctl.artifact.source import open_source
 from deployctl.artifact.transcode import transcode
 from deployctl.artifact.walk import walk
 from deployctl.engine.child import Line, Message
-from deployctl.errors import SourceError
+from deployctl.errors import DEFECT_HINT, DeployctlError, SourceError
 from deployctl.host.layout import shared_links
 from deployctl.model import Shared
 from deployctl.release.loop import Loop
@@ -58,7 +58,7 @@ def _serve(source: Source, workdir: Path, line: Line) -> None:
         line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
         packed = pack(walked, workdir, threads=threads)
         (workdir / "manifest").write_bytes(packed.manifest.to_bytes())
-        line.send({"event": "packed", "commit": opened.commit, **_summary(packed, source.shared)})
+        line.send({"event": "packed", "commit": opened.describe, **_summary(packed, source.shared)})
         while (command := line.receive()) is not None:
             artifact = transcode(packed, command["codec"], workdir, threads=threads)
             line.send({"event": "transcoded", "archive": _archive(artifact)})
@@ -122,7 +122,7 @@ class Packer:
             case "refused":
                 raise SourceError(message["problems"], hint=message["hint"])
             case _:
-                raise SourceError(f"packing failed: {message.get('message', message)}")
+                raise DeployctlError(f"packing failed: {message.get('message', message)}", hint=DEFECT_HINT)
 
     def _add(self, archive: Message) -> None:
         self.archives[archive["codec"]] = Archive(**archive)

@@ -224,7 +224,7 @@ class Run:
 
     def staged(self, members: Sequence[Member]) -> Result:
         """End a `--no-activate` run: every host holds the release, none serves it yet."""
-        self.fleet.each("clean", members, together=True, stoppable=False, timeout_s=5.0)
+        self.fleet.each("confirm", members, lambda _m: {"values": {"RECORD": ""}}, together=True, stoppable=False)
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
 
