@@ -16,7 +16,8 @@ from deployctl.output.view import number, text
 
 Fold = Callable[[Iterable[str]], str]
 
-_AMOUNT = re.compile(r"\d+(?:\.\d+)?(?= ?(?:B|[kKMGT]i?B|s|ms|min|%)\b)")
+# What differs between hosts though the cause is the same: amounts, ports, made-up names.
+_VARYING = re.compile(r"\d+(?:\.\d+)?(?= ?(?:B|[kKMGT]i?B|s|ms|min|%)\b)|(?<=:)\d+\b|\b[0-9a-f]{12,}\b")
 _MOST = 20  # causes told one by one
 
 
@@ -29,7 +30,7 @@ class Cause:
     message: str
     hint: str
     hosts: list[str]
-    alike: bool = False  # the message holds amounts that differ between the hosts
+    alike: bool = False  # the message holds numbers that differ between the hosts
 
     def line(self, fold: Fold, longest: int | None = None) -> str:
         """`web[01-03]: upload: no space left on /srv (needs 120 MB, has 4 MB)`.
@@ -57,7 +58,7 @@ def causes(failures: Iterable[Mapping[str, Any]]) -> list[Cause]:
         message = _without_host(text(event, "message"), event) or f"failed with code {code}"
         hint = _without_host(text(event.get("data"), "hint"), event)
         cause = found.setdefault(
-            (phase, code, _AMOUNT.sub("#", message)), Cause(phase, code, message, hint, [])
+            (phase, code, _VARYING.sub("#", message)), Cause(phase, code, message, hint, [])
         )
         if host not in cause.hosts:
             cause.hosts.append(host)

@@ -14,7 +14,7 @@ from deployctl.output.causes import Fold
 from deployctl.output.stream import SafeStream
 from deployctl.output.summary import summarize
 from deployctl.output.view import RunView
-from deployctl.output.words import note_line
+from deployctl.output.words import note_lines
 
 
 class JsonReporter:
@@ -37,7 +37,7 @@ class JsonReporter:
                 self._err.line(line)
 
     def note(self, level: str, text: str) -> None:
-        if line := note_line(level, text, self._verbosity):
+        for line in note_lines(level, text, self._verbosity):
             self._err.line(line)
 
     def tick(self) -> None:

@@ -18,7 +18,7 @@ from deployctl.output.painter import Painter, terminal_size
 from deployctl.output.stream import SafeStream, log_lines, printable
 from deployctl.output.summary import summarize
 from deployctl.output.view import READING, RunView, text
-from deployctl.output.words import note_line
+from deployctl.output.words import note_lines
 
 _EVERY_S = 0.09  # between two pictures at least
 _GOOD = frozenset({"released", "unchanged", "staged", "planned", "ok"})
@@ -63,7 +63,7 @@ class LiveReporter:
                 pass
 
     def note(self, level: str, text: str) -> None:
-        if line := note_line(level, text, self._verbosity):
+        for line in note_lines(level, text, self._verbosity):
             self._above(self._err, self._told(line))
 
     def tick(self) -> None:

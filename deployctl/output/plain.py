@@ -14,7 +14,7 @@ from deployctl.output.causes import Fold
 from deployctl.output.stream import SafeStream, log_lines, printable
 from deployctl.output.summary import plan_text, summarize
 from deployctl.output.view import READING, RunView, number, text
-from deployctl.output.words import note_line, progress_line, start_line
+from deployctl.output.words import note_lines, progress_line, start_line
 
 _PROGRESS_EVERY_S = 10.0
 _HIDDEN_OK = frozenset({"connect", "clean"})  # begin and end of every host's work: told with -v only
@@ -65,7 +65,7 @@ class PlainReporter:
                 pass
 
     def note(self, level: str, text: str) -> None:
-        if line := note_line(level, text, self._verbosity):
+        for line in note_lines(level, text, self._verbosity):
             self._err.line(line)
 
     def tick(self) -> None:
@@ -85,7 +85,8 @@ class PlainReporter:
             return True
         if self._verbosity < 0 or self._view.command in READING:
             return False
-        hidden = state in {"running", "skipped"} or (state == "ok" and phase in _HIDDEN_OK)
+        planned = phase == "probe" and "action" in (event.get("data") or {})  # the summary tells the plans
+        hidden = state in {"running", "skipped"} or (state == "ok" and (phase in _HIDDEN_OK or planned))
         return self._verbosity > 0 or not hidden
 
     def _progress(self) -> None:
@@ -128,7 +129,7 @@ def host_line(event: Mapping[str, Any], width: int) -> str:
     took = numbers.seconds(elapsed) if isinstance(elapsed, (int, float)) and state != "running" else ""
     parts = [f"{text(event, 'host'):<{width}} {text(event, 'phase'):<8} {state:<9} {took:>8}"]
     if state == "ok" and isinstance(data, Mapping):
-        if "action" in data:
+        if text(event, "phase") == "probe" and "action" in data:
             parts.append(plan_text(data))
         elif number(data, "bytes"):
             parts.append(numbers.size(number(data, "bytes")))

@@ -66,7 +66,7 @@ class _End:
         self, finished: Mapping[str, Any], started: Mapping[str, Any], fold: Fold, probed: Collection[str]
     ) -> None:
         self.finished = finished
-        self.command = text(started, "command")
+        self.command = text(started, "command") or text(finished, "command")
         hosts = finished.get("hosts")
         self.hosts: dict[str, Mapping[str, Any]] = (
             {str(name): entry for name, entry in hosts.items() if isinstance(entry, Mapping)}
@@ -135,6 +135,8 @@ class _End:
             return []
         failed = [name for name in self.hosts if self._state(name) == "failed"]
         took = numbers.seconds(float(self.finished.get("elapsed_s") or 0))
+        if not self.hosts:
+            return [f"{self.command}: {outcome}"]
         if outcome == "ok" or not failed:
             return [f"{self.command}: {outcome} on {self._folded(self.hosts)} in {took}"]
         count = f"{len(failed)} of {numbers.hosts(len(self.hosts))}"

@@ -14,6 +14,7 @@ from typing import Any
 from deployctl.output.stream import log_lines
 
 _RATE_WINDOW_S = 5.0
+_AFTERWARDS = frozenset({"confirm", "clean"})  # where a host stands has been decided before
 _TAIL = 10  # lines of output kept for each host
 
 #: Commands that print their own result; `ok` on a host is nothing to tell.
@@ -93,6 +94,8 @@ class RunView:
         name, phase, state = text(event, "host"), text(event, "phase"), text(event, "state")
         host = self.hosts.setdefault(name, HostView(name))
         now = self._clock()
+        if phase in _AFTERWARDS and state in {"running", "ok"}:
+            return
         if state == "running":
             if name not in self.running:
                 self.running[name] = host

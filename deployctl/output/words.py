@@ -14,11 +14,13 @@ from deployctl.output.stream import printable
 from deployctl.output.view import RunView, number, text
 
 
-def note_line(level: str, message: str, verbosity: int) -> str | None:
-    """`deployctl: warning: …`, or `deployctl: …` for what is only good to know; None when quiet hides it."""
-    if level == "warning":
-        return f"deployctl: warning: {printable(message)}"
-    return f"deployctl: {printable(message)}" if verbosity >= 0 else None
+def note_lines(level: str, message: str, verbosity: int) -> list[str]:
+    """`deployctl: warning: …`, or `deployctl: …` for what is only good to know, which quiet hides."""
+    if level != "warning" and verbosity < 0:
+        return []
+    first, *more = message.rstrip("\n").split("\n")  # a traceback, with --debug, has many
+    kind = "warning: " if level == "warning" else ""
+    return [f"deployctl: {kind}{printable(first)}", *map(printable, more)]
 
 
 def start_line(event: Mapping[str, Any], fold: Fold) -> str:

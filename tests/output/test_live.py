@@ -106,11 +106,13 @@ def test_many_hosts_are_counted_and_only_those_in_work_have_a_row() -> None:
     assert (
         lines[4] == "        waiting 0    connect 86   probe 86   upload 171  stage 86   ready 0    failed 71"
     )
-    assert lines[6:8] == [
+    assert lines[6:10] == [
         "✗ 15 hosts: upload: no space left on /srv/1 (needs 120 MB, has 4 MB)",
-        "✗ 14 hosts: connect: no space left on /srv/0 (needs 120 MB, has 4 MB)",
+        "✗ 7 hosts: connect: no space left on /srv/0 (needs 120 MB, has 4 MB)",
+        "✗ 7 hosts: stage: no space left on /srv/0 (needs 120 MB, has 4 MB)",
+        "… 5 more kinds of failure",
     ]
-    assert lines[10].startswith("▸ web000.example.com  connect")
+    assert lines[11].startswith("▸ web000.example.com  connect")
     assert lines[-1].endswith("more in work")
     assert len(lines) == 20
 

@@ -124,7 +124,7 @@ def test_json_is_one_line_of_ascii_for_each_event_and_nothing_else() -> None:
     ]
     for event in events:
         reporter.event(event)
-        reporter.note("warning", "a word")
+        reporter.note("warning", "a\nword")
         reporter.tick()
     reporter.close()
     assert out.getvalue().isascii()
@@ -132,4 +132,4 @@ def test_json_is_one_line_of_ascii_for_each_event_and_nothing_else() -> None:
     assert [json.loads(line) for line in lines[:-1]] == events[:-1]
     assert json.loads(lines[-1]) == {"event": "odd", "n": None, "s": [1]}
     assert f"deployctl: error: web03: upload: {e.NO_SPACE}\n" in err.getvalue()
-    assert "deployctl: warning: a word\n" in err.getvalue()
+    assert "deployctl: warning: a\nword\n" in err.getvalue()

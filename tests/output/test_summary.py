@@ -189,3 +189,26 @@ def test_other_commands() -> None:
         ["deployctl: error: web02: exit status 3"],
     )
     assert told(e.finished("ok", everywhere()), started=e.started(command="status")).lines == []
+
+
+def test_causes_that_differ_in_ports_and_made_up_names_alone_are_one() -> None:
+    failures = [
+        e.failed(f"web0{n}", "connect", 10, f"127.0.0.1:3633{n}: connection refused, 3 attempts")
+        for n in (1, 2)
+    ]
+    failures += [
+        e.failed(f"web0{n}", "upload", 31, f"/srv/web0{n}/incoming/6f44d0a2e47c47e{n}/part: full")
+        for n in (3, 4)
+    ]
+    assert told(e.finished("aborted", {}, 20), failures=failures).problems == [
+        "deployctl: error: web[01-02]: connect: 127.0.0.1:36331: connection refused, 3 attempts (numbers of web01)",
+        "deployctl: error: web[03-04]: upload: /srv/web[03-04]/incoming/6f44d0a2e47c47e3/part: full (numbers of web03)",
+    ]
+
+
+def test_a_run_that_never_began() -> None:
+    end = e.finished("failed", {}, 1, command="push", message="KeyError: x", hint="please report it")
+    assert summarize(end, fold=e.fold) == (
+        ["push: failed"],
+        ["deployctl: error: KeyError: x", "deployctl: hint: please report it"],
+    )
