@@ -15,6 +15,7 @@ from deployctl.output.stream import log_lines
 
 _RATE_WINDOW_S = 5.0
 _AFTERWARDS = frozenset({"confirm", "clean"})  # where a host stands has been decided before
+_LEADS_ON = frozenset({"connect", "upload"})  # after these the host's work goes on at once
 _TAIL = 10  # lines of output kept for each host
 
 #: Commands that print their own result; `ok` on a host is nothing to tell.
@@ -105,11 +106,7 @@ class RunView:
                 host.done_bytes = 0
                 host.total_bytes = number(event.get("data"), "bytes")
                 self.tails.pop(name, None)  # the output of an earlier phase explains nothing
-        elif state in {"failed", "cancelled", "skipped", "reverted"} or phase not in {
-            "connect",
-            "probe",
-            "upload",
-        }:
+        elif state != "ok" or phase not in _LEADS_ON:
             self.running.pop(name, None)
         host.phase, host.state, host.message = phase, state, text(event, "message")
         if state == "failed":

@@ -134,6 +134,23 @@ def test_failures_stay_in_view_with_their_reason() -> None:
     ]
 
 
+def test_a_probed_host_waits_and_one_that_is_tidied_up_stays_live() -> None:
+    view = view_of(
+        e.started(["web01", "web02", "web03"]),
+        e.host("web01", "probe", "running"),
+        e.host("web01", "probe"),
+        e.host("web02", "connect", "running"),
+        e.host("web02", "connect"),
+        e.host("web03", "activate"),
+        e.host("web03", "clean", "running"),
+    )
+    assert [line.split()[:3] for line in picture(view, 60, 24)[5:]] == [
+        ["·", "web01", "waiting"],
+        ["▸", "web02", "connect"],
+        ["✓", "web03", "live"],
+    ]
+
+
 def test_switching_back() -> None:
     view = view_of(
         e.started(["web01", "web02"]),
