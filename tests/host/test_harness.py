@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 
 from tests.support import proc
 from tests.support.inventory import InventoryFor
+from tests.support.proc import wait_until
 from tests.support.sshd import Sshd, SshdFarm
 
 pytestmark = pytest.mark.sshd
@@ -105,3 +107,24 @@ def test_inventory(sshd_farm: SshdFarm, inventory_for: InventoryFor) -> None:
     assert data["ssh"]["retries"] == 0
     assert data["ssh"]["known_hosts"]
     assert [entry["port"] for entry in data["groups"]["web"]["hosts"]] == [host.port for host in hosts]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.support.keys import host_keys
+from tests.support.sshd import SshdFarm
+
+farm = SshdFarm(Path(sys.argv[1]), host_keys(Path(sys.argv[1])), [])
+print(farm()._listener.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_leaves_no_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60
+    )
+    listener = proc.read(int(done.stdout))
+    wait_until(lambda: listener is None or not listener.alive(), what="the end of the server")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.proc import wait_until
+from tests.support.proc import die_with_parent, wait_until
 
 
 class SshAgent:
@@ -20,6 +20,7 @@ class SshAgent:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", **(env or {})},
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads in tests
         )
         wait_until(
             lambda: self.socket.exists() or self._process.poll() is not None, what="the start of ssh-agent"

@@ -124,6 +124,7 @@ class Sshd:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=proc.die_with_parent,  # noqa: PLW1509 - no threads in tests
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         # sshd says so after listen(2). A probe would occupy a place of MaxStartups just when a test begins.
@@ -221,22 +222,27 @@ class Sshd:
 
     def freeze(self, *, listener: bool = False) -> None:
         """SIGSTOP every session (and the listener): bytes are accepted by the kernel and never answered."""
-        for pid in self._signal_targets(listener=listener):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+
+        def frozen() -> bool:  # again and again, since a process can fork until it has stopped
+            running = [p for p in self._targets(listener=listener) if p.state not in "TZX"]
+            for process in running:
+                process.signal(signal.SIGSTOP)
+            return not running
+
+        wait_until(frozen, what="the stop of all sessions")
 
     def thaw(self) -> None:
-        for pid in self._signal_targets(listener=True):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        for process in self._targets(listener=True):
+            process.signal(signal.SIGCONT)
 
     def kill_sessions(self) -> None:
         """SIGKILL every session; the listener goes on, and commands outlive it if they can."""
-        proc.kill(p for p in self._below() if p.name.startswith("sshd"))
+        while sessions := self._targets(listener=False):
+            proc.kill(sessions)
 
-    def _signal_targets(self, *, listener: bool) -> list[int]:
-        own = [self._listener.pid] if listener and self._listener else []
-        return [*own, *self.session_pids()]
+    def _targets(self, *, listener: bool) -> list[Proc]:
+        own = proc.read(self._listener.pid) if listener and self._listener else None
+        return [*([own] if own else []), *(p for p in self._below() if p.name.startswith("sshd"))]
 
 
 class SshdFarm:
