@@ -1,35 +1,52 @@
-# `make demo` and `make test` are all a new machine needs: python3 (3.11 or newer) and make.
+# `make demo` and `make test` are all that a new machine needs: python3 (3.11 or newer) and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST_ARGS ?=
 
-.PHONY: demo test test-random lint format bench clean sshd
+.PHONY: help demo test test-random lint format bench packages clean
 
-$(VENV)/.made: pyproject.toml
+help:
+	@echo 'make demo         throwaway hosts on this machine and three real releases to them'
+	@echo 'make test         the whole test suite, on real OpenSSH servers'
+	@echo 'make test-random  the same again, in another order'
+	@echo 'make lint         ruff, mypy, and the direction of imports'
+	@echo 'make format       let ruff format'
+	@echo 'make bench        a push of 10,000 files against rsync and ssh'
+	@echo 'make clean        remove what these made'
+
+$(VENV)/.installed: pyproject.toml tools/make_venv.py
 	$(PYTHON) tools/make_venv.py $(VENV)
-	touch $@
+	@touch $@
 
-demo: $(VENV)/.made
-	$(BIN)/deployctl demo
+$(VENV)/.installed-dev: pyproject.toml tools/make_venv.py
+	$(PYTHON) tools/make_venv.py $(VENV) dev
+	@touch $(VENV)/.installed $@
 
-sshd:
-	sh tools/need_sshd.sh
+packages:
+	@sh tools/need_packages.sh
 
-test: $(VENV)/.made sshd
+demo: $(VENV)/.installed
+	@$(BIN)/deployctl demo
+
+test: $(VENV)/.installed-dev packages
+	$(BIN)/python -m pytest -p no:randomly $(PYTEST_ARGS)
+
+test-random: $(VENV)/.installed-dev packages
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/.made
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python -m pytest -q -p no:randomly tests/test_imports.py
 
-format: $(VENV)/.made
+format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.made sshd
-	$(BIN)/python benchmarks/push_small_files.py
+bench: $(VENV)/.installed-dev packages
+	$(BIN)/python -m benchmarks.push_small_files
 
 clean:
-	rm -rf $(VENV) .make .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -73,52 +73,60 @@ class Walked:
         return self.root if self.is_file else self.root + b"/" + path
 
 
-def walk(source: Path, *, exclude: Sequence[str], shared: Shared, allow_empty: bool = False) -> Walked:
+def walk(
+    source: Path,
+    *,
+    exclude: Sequence[str],
+    shared: Shared,
+    allow_empty: bool = False,
+    name: str | None = None,
+) -> Walked:
     """List SOURCE, a directory or one file, and refuse what can't be carried.
 
     `exclude` are gitignore patterns, to which a `.deployignore` in SOURCE adds; a file given as SOURCE is never
-    excluded. SourceError carries every problem found, one line for each path.
+    excluded. `name` is what to call SOURCE in messages, its path by default. SourceError carries every problem
+    found, one line for each path.
     """
     root = os.fsencode(source)
+    called = escape(os.fsencode(name)) if name is not None else escape(root)
     try:
         status = os.stat(root)
     except OSError as error:
-        raise SourceError(f"{escape(root)}: {_reason(error)}") from None
-    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(f"{called}: {_reason(error)}") from None
+    excluded: Excluded | None = None
+    is_file = stat.S_ISREG(status.st_mode)
+    if is_file:
+        listing = _Listing(None)
+        path, root = os.path.basename(os.path.abspath(root)), os.path.realpath(root)
+        listing.take(path, status, root)
+    elif stat.S_ISDIR(status.st_mode):
         if not os.access(root, os.R_OK | os.X_OK, effective_ids=_EFFECTIVE):
-            raise SourceError(f"{escape(root)}: cannot be read: {os.strerror(errno.EACCES)}")
+            raise SourceError(f"{called}: cannot be read: {os.strerror(errno.EACCES)}")
         excluded = compile_patterns([*exclude, *read_deployignore(root)])
         listing = _Listing(excluded)
         listing.read_tree(root)
-    elif stat.S_ISREG(status.st_mode):
-        excluded = None
-        listing = _Listing(None)
-        name, root = os.path.basename(os.path.abspath(root)), os.path.realpath(root)
-        listing.take(name, status, root)
     else:
-        raise SourceError(
-            f"{escape(root)}: is {_special(status.st_mode)}, not a directory, an archive or a file"
-        )
-    entries = sorted(listing.entries, key=lambda entry: entry.path)
+        raise SourceError(f"{called}: is {_special(status.st_mode)}, not a directory, an archive or a file")
+    entries = tuple(sorted(listing.entries, key=lambda entry: entry.path))
+    _judge(entries, listing.problems, shared)
+    if not allow_empty and all(entry.type == "d" for entry in entries):
+        why = " apart from what is excluded" if excluded else ""
+        raise SourceError(f"{called}: is empty{why}", hint="--allow-empty releases it all the same")
+    return Walked(root, status.st_mtime_ns, is_file, entries, listing.caution.lines(), excluded)
+
+
+def _judge(entries: Sequence[Found], problems: Sequence[str], shared: Shared) -> None:
+    """Refuse the entries as a whole: what was found on the way, links that leave, names that `shared` needs."""
     links = {entry.path: entry.text for entry in entries if entry.type == "l"}
-    problems = listing.problems
-    problems += [
-        f"{escape(path)}: leads out of the tree, to {escape(links[path])}"
-        for path in links
+    leaving = [
+        f"{escape(path)}: leads out of the tree, to {escape(text)}"
+        for path, text in links.items()
         if leaves_tree(path, links)
     ]
     clashes = list(_clashes(entries, shared))
-    hint = None
-    if clashes:
-        problems += clashes
-        hint = "exclude it, or take it out of `shared`"
-    if not problems and not allow_empty and not any(entry.type != "d" for entry in entries):
-        problems.append(f"{escape(root)}: is empty" + (" apart from what is excluded" if excluded else ""))
-        hint = "--allow-empty releases it all the same"
-    if problems:
-        raise SourceError(sorted(problems), hint=hint)
-    is_file = stat.S_ISREG(status.st_mode)
-    return Walked(root, status.st_mtime_ns, is_file, tuple(entries), listing.caution.lines(), excluded)
+    if problems or leaving or clashes:
+        hint = "exclude it, or take it out of `shared`" if clashes else None
+        raise SourceError(sorted([*problems, *leaving, *clashes]), hint=hint)
 
 
 class _Listing:
