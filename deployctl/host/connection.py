@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import paramiko
 
@@ -27,24 +27,36 @@ from deployctl.host.peer import Peer, key_type
 from deployctl.host.target import Target
 from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 
-if TYPE_CHECKING:
-    from deployctl.host.jump import JumpCache
-
 LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
 
 
+class Jumps(Protocol):
+    """The way through jump hosts; `jump.JumpCache`, which builds on Connection."""
+
+    def wire(self, target: Target, deadline: float) -> Wire: ...
+    def close(self) -> None: ...
+
+
 class Connection:
     """Use `Connection.open`. Every method may be called from any thread."""
 
-    def __init__(self, target: Target, peer: Peer, learned: Learned | None, patience: Patience) -> None:
+    def __init__(
+        self,
+        target: Target,
+        peer: Peer,
+        learned: Learned | None,
+        patience: Patience,
+        own: Jumps | None = None,
+    ) -> None:
         self.target = target
         self.learned = learned
         self.transport: Peer = peer
         self._reason: HostError | None = None
+        self._own_jumps = own
         self._lock = threading.Lock()
-        self._keeper = Keeper(peer.wire, target.endpoint, patience, self._give_up)
+        self._keeper = Keeper(peer.wire, target.endpoint, patience, self.close)
 
     @classmethod
     def open(
@@ -54,7 +66,7 @@ class Connection:
         known_hosts: KnownHosts,
         *,
         deadline: float,
-        jumps: JumpCache | None = None,
+        jumps: Jumps | None = None,
         patience: Patience = PATIENCE,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
@@ -63,7 +75,10 @@ class Connection:
         Never again after a wrong host key or a refused login. Raises HostError: UNREACHABLE, TIMED_OUT, HOST_KEY,
         LOGIN or JUMP.
         """
-        opening = Opening(target, credentials, known_hosts, deadline, jumps)
+        from deployctl.host.jump import JumpCache  # noqa: PLC0415 - it builds on Connection
+
+        own = JumpCache(credentials, known_hosts, patience) if target.hops and jumps is None else None
+        opening = Opening(target, credentials, known_hosts, deadline, jumps or own)
         for attempt in range(target.retries + 1):
             try:
                 peer, learned = opening.attempt()
@@ -75,9 +90,11 @@ class Connection:
                     if attempt:
                         error.message += f", {attempt + 1} attempts"
                         error.args = (error.message,)
+                    if own:
+                        own.close()
                     raise
                 sleep(pause_s)
-        connection = cls(target, peer, learned, patience)
+        connection = cls(target, peer, learned, patience, own)
         peer.watch(patience.ask_after_s)
         connection._keeper.start()
         return connection
@@ -125,9 +142,8 @@ class Connection:
                 self._reason = reason or HostError(Code.LOST, f"connection to {self.peer} is closed")
         self._keeper.stop()
         shut(self.transport)
-
-    def _give_up(self, reason: HostError) -> None:
-        self.close(reason)
+        if self._own_jumps:
+            self._own_jumps.close()
 
     def _scene(self) -> Scene:
         return Scene(self.peer, user=self.target.user, said=self.transport.parting, established=True)
@@ -155,7 +171,7 @@ class Opening:
     credentials: Credentials
     known_hosts: KnownHosts
     deadline: float
-    jumps: JumpCache | None = None
+    jumps: Jumps | None = None
     _others: set[str] = field(default_factory=set)  # types of the server's keys that we can check
 
     def attempt(self) -> tuple[Peer, Learned | None]:
@@ -173,9 +189,11 @@ class Opening:
                 shown.add(kind)
 
     def _attempt(self, shown: set[str]) -> tuple[Peer, Learned | None]:
-        """All up to the login within `connect_timeout_s`."""
+        """All up to the login within `connect_timeout_s`, which begins after the jump hosts, if any."""
         limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
         wire = self._wire(limit)
+        if self.target.hops:
+            limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
         try:
             peer = Peer(wire)
         except BaseException:
@@ -200,11 +218,8 @@ class Opening:
 
     def _wire(self, limit: float) -> Wire:
         target = self.target
-        if target.hops:
-            from deployctl.host.jump import JumpCache  # noqa: PLC0415 - it builds on Connection
-
-            jumps = self.jumps or JumpCache(self.credentials, self.known_hosts)
-            return jumps.wire(target, self.deadline)
+        if target.hops and self.jumps:
+            return self.jumps.wire(target, self.deadline)
         try:
             if target.proxy_command:
                 proxy = Proxy(target.proxy_command)

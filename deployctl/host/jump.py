@@ -91,12 +91,12 @@ class JumpCache:
                 patience=self._patience,
             )
         except HostError as error:
-            if error.code in {Code.HOST_KEY, Code.JUMP}:
+            if error.code is Code.JUMP:
                 raise
-            data = {"cause": int(error.code)}
-            raise HostError(
-                Code.JUMP, f"jump host {target.name}: {error.message}", hint=error.hint, data=data
-            ) from error
+            message = f"jump host {target.name}: {error.message}"
+            if error.code is Code.HOST_KEY:
+                raise HostError(Code.HOST_KEY, message, hint=error.hint, data=error.data) from error
+            raise HostError(Code.JUMP, message, hint=error.hint, data={"cause": int(error.code)}) from error
 
     def _tunnel(self, hop: Connection, target: Target, deadline: float) -> Wire:
         limit_s = min(deadline - time.monotonic(), target.connect_timeout_s)
@@ -119,12 +119,11 @@ class JumpCache:
         said = quote(error.text).lower()
         if error.code == paramiko.common.OPEN_FAILED_CONNECT_FAILED:
             message = f"{target.endpoint}: not reachable from jump host {hop.target.name}: {said}"
-            return HostError(Code.UNREACHABLE, message)
+            return HostError(Code.UNREACHABLE, message, data={"retry": True})
         message = f"jump host {hop.target.name}: it does not forward to {target.endpoint}: {said}"
         return HostError(Code.JUMP, message, hint="its sshd_config needs AllowTcpForwarding yes")
 
     def _lost(self, hop: Connection, error: BaseException) -> HostError:
         cause = hop.why(error)
-        return HostError(
-            Code.JUMP, f"jump host {hop.target.name}: {cause.message}", data={"cause": int(cause.code)}
-        )
+        data = {"cause": int(cause.code), "retry": True}
+        return HostError(Code.JUMP, f"jump host {hop.target.name}: {cause.message}", data=data)

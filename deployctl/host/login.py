@@ -110,6 +110,7 @@ class Login:
     def _broken(self, error: BaseException | None) -> Exception:
         """The server hung up in the middle of it: after too many attempts, say, or because the account is closed."""
         if self.peer.parting or error is None or isinstance(error, EOFError):
+            self.tried[-1] += " (the server hung up)"
             return self._refused()
         return to_host_error(error, self._scene())
 

@@ -122,7 +122,7 @@ def test_target_refused_behind_the_jump_host(sshd_farm: SshdFarm, kit: Kit) -> N
 def test_keys_of_hop_and_target(sshd_farm: SshdFarm, kit: Kit) -> None:
     jump, host = sshd_farm.several(2)
     target = kit.knows(host).target(**to(host), jump=by(jump))
-    failure(lambda: kit.open(target), Code.HOST_KEY, "unknown", f"127.0.0.1:{jump.port}")
+    failure(lambda: kit.open(target), Code.HOST_KEY, "jump host", "unknown", f"127.0.0.1:{jump.port}")
     kit.known = ""
     target = kit.knows(jump).target(**to(host), jump=by(jump))
     failure(lambda: kit.open(target), Code.HOST_KEY, "unknown", f"127.0.0.1:{host.port}")
@@ -190,3 +190,12 @@ def test_proxy_command_that_is_silent(sshd_farm: SshdFarm, kit: Kit) -> None:
     kit.knows(host).config = "ProxyCommand sleep 100"
     target = kit.target(**to(host), connect_timeout_s=0.3)
     failure(lambda: kit.open(target), Code.TIMED_OUT, "no SSH banner")
+
+
+def test_without_a_cache_the_way_is_closed_along(sshd_farm: SshdFarm, kit: Kit) -> None:
+    jump, host = sshd_farm.several(2)
+    target = kit.knows(jump, host).target(**to(host), jump=by(jump))
+    credentials, known = kit.credentials(target), KnownHosts.load([target])
+    with Connection.open(target, credentials, known, deadline=time.monotonic() + 20) as connection:
+        assert ask(connection, "echo there") == "there\n"
+    wait_until(lambda: not jump.session_pids(), what="the end of the session on the jump host")
