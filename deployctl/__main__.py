@@ -7,8 +7,12 @@ import sys
 
 def main() -> None:
     from deployctl.cli.main import run  # noqa: PLC0415 - keeps `import deployctl` free of click
+    from deployctl.output.stream import detach_broken_stdout, fill_closed_streams  # noqa: PLC0415
 
-    sys.exit(run())
+    fill_closed_streams()
+    code = run()
+    detach_broken_stdout()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,180 @@
+"""Times a first push of many small files against rsync and against the OpenSSH floor, in one run on the same servers.
+
+    python -m benchmarks.push_small_files [--hosts 10] [--files 10000] [--rounds 3] [--json FILE]
+
+The floor is what OpenSSH alone needs to move the tree: make one tar archive, then `ssh HOST "tar -x" < archive` to all
+hosts at once; nothing is checked or switched there. rsync runs once for each host, all at once. The scenarios take
+turns, and every host's directory is empty before each. Hosts are sshd processes on loopback, with their directories in
+memory where /dev/shm allows, so that the disk is not what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.support.inventory import inventory_for
+from tests.support.keys import host_keys, make_key
+from tests.support.sshd import Sshd, SshdFarm
+
+TARGETS = {"floor": 1.15, "rsync": 1 / 1.5}  # deployctl's time over theirs, at most
+
+
+def make_tree(root: Path, files: int, seed: int = 7) -> int:
+    """Write a web-like tree, a third of it incompressible, about 7.5 kB a file; return its bytes."""
+    chance = random.Random(seed)
+    words = [f"{chance.getrandbits(32):x}" for _ in range(3000)]
+    total = 0
+    for number in range(files):
+        directory = root / f"d{number % 97:02}" / f"e{number % 13}"
+        directory.mkdir(parents=True, exist_ok=True)
+        size = int(chance.expovariate(1 / 7500))
+        if number % 3:
+            content = " ".join(chance.choices(words, k=size // 9 + 1)).encode()[:size]
+        else:
+            content = chance.randbytes(size)
+        (directory / f"f{number:05}.{'js' if number % 3 else 'png'}").write_bytes(content)
+        total += size
+    return total
+
+
+class Bench:
+    """The servers, the tree and one way each to bring it there."""
+
+    def __init__(self, hosts: Sequence[Sshd], key: Path, inventory: Path, tree: Path, scratch: Path) -> None:
+        self._hosts = hosts
+        self._key = key
+        self._inventory = inventory
+        self._tree = tree
+        self._scratch = scratch
+        self._known = inventory.with_name("known_hosts")
+
+    def empty(self) -> None:
+        for host in self._hosts:
+            shutil.rmtree(host.root)
+            host.root.mkdir()
+
+    def _ssh(self, port: int) -> str:
+        return f"ssh -i {self._key} -o UserKnownHostsFile={self._known} -o BatchMode=yes -p {port}"
+
+    def _in_parallel(self, commands: Sequence[str]) -> None:
+        text = "\0".join(commands).encode()
+        subprocess.run(["xargs", "-0", "-n1", f"-P{len(commands)}", "sh", "-c"], input=text, check=True)
+
+    def deployctl(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "deployctl",
+            "push",
+            str(self._tree),
+            "-i",
+            str(self._inventory),
+            "-o",
+            "plain",
+            "-q",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def floor(self) -> None:
+        archive = self._scratch / "archive.tar"
+        subprocess.run(["tar", "-cf", str(archive), "-C", str(self._tree), "."], check=True)
+        self._in_parallel([
+            f'{self._ssh(host.port)} {host.user}@{host.address} "tar -x -C {host.root}" < {archive}' for host in self._hosts
+        ])  # fmt: skip
+
+    def rsync(self) -> None:
+        self._in_parallel([
+            f'rsync -a -e "{self._ssh(host.port)}" {self._tree}/ {host.user}@{host.address}:{host.root}/' for host in self._hosts
+        ])  # fmt: skip
+
+    def check(self, files: int) -> None:
+        """Whatever brought them, the files must be there."""
+        for host in self._hosts:
+            arrived = sum(len(names) for _, _, names in os.walk(host.root))
+            if arrived < files:
+                sys.exit(f"{host.name} got {arrived} of {files} files")
+
+
+def machine() -> str:
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} processors, {memory_gib:.0f} GiB of memory, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def measure(bench: Bench, files: int, rounds: int) -> dict[str, list[float]]:
+    ways: dict[str, Callable[[], None]] = {
+        "deployctl": bench.deployctl,
+        "floor": bench.floor,
+        "rsync": bench.rsync,
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, run in ways.items():
+            bench.empty()
+            began = time.monotonic()
+            run()
+            if number:  # the first round warms caches
+                times[name].append(time.monotonic() - began)
+            bench.check(files)
+    return times
+
+
+def report(times: dict[str, list[float]]) -> None:
+    print(f"{'':10} {'median':>8} {'min':>8} {'max':>8}   deployctl's time over it, round by round")
+    for name, seconds in times.items():
+        ratios = [ours / theirs for ours, theirs in zip(times["deployctl"], seconds, strict=True)]
+        said = ""
+        if name in TARGETS:
+            said = f"median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), wanted {TARGETS[name]:.2f} or less"
+        print(
+            f"{name:10} {statistics.median(seconds):7.2f}s {min(seconds):7.2f}s {max(seconds):7.2f}s   {said}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--hosts", type=int, default=10)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if shutil.which("rsync") is None:
+        sys.exit("rsync is missing: install it (Debian, Ubuntu: sudo apt-get install rsync)")
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        base = Path(name)
+        tree = base / "tree"
+        size = make_tree(tree, arguments.files)
+        key = make_key(base / "id")
+        (base / "keys").mkdir()
+        with SshdFarm(base / "farm", host_keys(base / "keys"), [key.public]) as farm:
+            hosts = [farm() for _ in range(arguments.hosts)]
+            bench = Bench(hosts, key.path, inventory_for(hosts, base, key.path), tree, base)
+            print(f"{arguments.files} files, {size / 1e6:.0f} MB, to {arguments.hosts} hosts; {machine()}")
+            times = measure(bench, arguments.files, arguments.rounds)
+    report(times)
+    if arguments.json:
+        facts = {
+            "machine": machine(),
+            "hosts": arguments.hosts,
+            "files": arguments.files,
+            "bytes": size,
+            "seconds": times,
+        }
+        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
