@@ -30,6 +30,7 @@ FOREIGN_NAMES = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before fixtures hide CI
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("sshd") and find_sshd() is None:
         if os.environ.get("CI"):
