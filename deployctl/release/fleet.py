@@ -224,6 +224,7 @@ class Fleet:
             self.fail(member, code, message["message"], data=data, elapsed_s=message["elapsed_s"])
         elif message["state"] == "ok":
             member.answer = message["data"]
+            member.holds |= message["do"] == "stage"
             member.answer["at"] = time.monotonic()
 
     def _lose(self, worker: int, how: str) -> list[Member]:
@@ -287,7 +288,7 @@ class Fleet:
             last=last,
             bytes_done=done,
             bytes_total=total,
-            hosts_done=sum(member.staged or member.finished for member in self.members.values()),
+            hosts_done=sum(member.holds or member.finished for member in self.members.values()),
             hosts_total=len(self.members),
             hosts={m.name: list(m.upload_bytes) for m in self.members.values() if m.doing == "stage"},
         )

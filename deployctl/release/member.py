@@ -33,6 +33,7 @@ class Member:
     may_have_switched: bool = False
     switched_at: float | None = None
     staged: bool = False  # something of this run may be on the host
+    holds: bool = False  # the whole release, verified
     finished: bool = False  # nothing more is wanted from its worker
     upload_bytes: tuple[int, int] = (0, 0)  # done, total
     sent_bytes: int = 0
@@ -51,5 +52,5 @@ class Member:
             "state": str(self.state or State.SKIPPED),
             "code": int(self.code),
             "message": self.message,
-            "live": live_release(self.live),
+            "live": live_release(self.live) if self.live_known else None,
         }

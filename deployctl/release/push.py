@@ -8,7 +8,7 @@ any failure: nothing was live │ any failure: all back
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def push(
     Failures of hosts are in the result. InventoryError, SourceError and UsageError are raised, and mean that no host was
     changed.
     """
-    options = options or PushOptions()
+    options = replace(options or PushOptions(), **settings)
     refuse_what_is_not_run(inventory)
     with open_run("push", inventory, options, observer, source=str(source), dry_run=options.dry_run) as run:
         try:

@@ -162,12 +162,12 @@ class Run:
     def take_back(self) -> None:
         """After an abort: remove what is unproven from hosts, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
-        kept = {member.name: (member.state, member.code, member.message, member.hint) for member in touched}
+        kept = {m.name: (m.state, m.code, m.message, m.hint, m.phase) for m in touched}
         self.fleet.tolerated = len(self.fleet.members)
         if touched:
             self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=5.0)
         for member in touched:
-            member.state, member.code, member.message, member.hint = kept[member.name]
+            member.state, member.code, member.message, member.hint, member.phase = kept[member.name]
         for member in self.fleet:
             if member.state is None:
                 member.state, member.message = State.SKIPPED, "never contacted"
