@@ -47,10 +47,11 @@ def push(
     source: str | Path,
     options: PushOptions | None = None,
     observer: Observer | None = None,
+    **settings: Any,
 ) -> Result:
     """Release `source` to the inventory's hosts and return every host's end; nothing is printed.
 
-    Failures of hosts are in the result. InventoryError, SourceError and UsageError are raised, and mean that no host was
+    `settings` are fields of PushOptions by name, as in `push(inventory, "./build", limit="web", dry_run=True)`. Failures of hosts are in the result. InventoryError, SourceError and UsageError are raised, and mean that no host was
     changed.
     """
     options = replace(options or PushOptions(), **settings)
