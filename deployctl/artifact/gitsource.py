@@ -53,7 +53,7 @@ def unpack_commit(source: Path, ref: str, into: Path) -> tuple[str, tuple[str, .
     blobs, submodules = _listed(git.ask("ls-tree", "-rz", "--full-tree", tree))
     if submodules:
         raise SourceError(
-            [f"{escape(path)}: is a submodule, which is not in the commit" for path in submodules]
+            [f"{escape(blob.path)}: is a submodule, whose files are not in the commit" for blob in submodules]
         )
     unpacker = Unpacker(into, default_time_s=time_s)
     pointers = _create(git, blobs, unpacker, time_s)
@@ -149,9 +149,7 @@ def _create(git: _Git, blobs: Sequence[_Blob], into: Unpacker, time_s: int) -> l
             asked = blobs[start : start + _ASKED_AHEAD]
             questions.write(b"".join(blob.sha + b"\n" for blob in asked))
             questions.flush()
-            for blob in asked:
-                if _create_one(blob, answers, into, time_s):
-                    pointers.append(blob.path)
+            pointers += [blob.path for blob in asked if _create_one(blob, answers, into, time_s)]
         questions.close()
     return pointers
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import zstandard
 
@@ -76,23 +76,25 @@ def pack(
     and to do, every MiB or so. SourceError if a file can't be read or changed since the walk, or if `out_dir` is full;
     then nothing is left behind.
     """
+    total, done = walked.size_bytes, 0
+    entries: list[Entry] = []
     with new_file(out_dir) as output:
-        stream = _Stream(output.write, level, threads or processors())
-        total, done = walked.size_bytes, 0
-        entries: list[Entry] = []
-        for piece in _pieces(walked):
-            stream.write(piece.data)
-            entries += piece.entries
-            done += piece.content_bytes
-            if on_progress:
-                on_progress(done, total)
-        check_directories(walked)
-        manifest = Manifest(tuple(entries))
-        text = manifest.to_bytes()
+        with _Stream(output.write, level, threads or processors()) as stream:
+            for piece in _pieces(walked):
+                stream.write(piece.data)
+                entries += piece.entries
+                done += piece.content_bytes
+                if on_progress:
+                    on_progress(done, total)
+            check_directories(walked)
+            manifest = Manifest(tuple(entries))
+            text = manifest.to_bytes()
+            stream.write(_closing_directories(walked, manifest))
+            stream.write(
+                header("f", b"manifest", mode=0o644, size=len(text)) + text + padding(len(text)) + END
+            )
+            stream.finish()
         tree_digest = hashlib.sha256(text).hexdigest()
-        stream.write(_closing_directories(walked, manifest))
-        stream.write(header("f", b"manifest", mode=0o644, size=len(text)) + text + padding(len(text)) + END)
-        stream.finish()
         path = output.keep_as(f"{tree_digest}.tar.zst")
         artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
     links = {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
@@ -107,22 +109,33 @@ def processors() -> int:
 
 
 class _Stream:
-    """The compressor: what goes in is counted, what comes out is handed on."""
+    """The compressor: what goes in is counted, what comes out is handed on.
+
+    Its threads end with the context, and not when an exception that still refers to it is forgotten: a process forked
+    in between would wait for threads that it does not have.
+    """
 
     def __init__(self, write: Callable[[bytes], None], level: int, threads: int) -> None:
         # With threads from one up, zstd cuts its input the same way however many there are; with none, differently.
         compressor = zstandard.ZstdCompressor(level=level, threads=max(1, threads), write_checksum=True)
         self.bytes_in = 0
-        self._stream = compressor.compressobj()
+        self._stream: zstandard.ZstdCompressionObj | None = compressor.compressobj()
         self._write = write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream = None
 
     def write(self, data: bytes) -> None:
         self.bytes_in += len(data)
-        if out := self._stream.compress(data):
+        if self._stream is not None and (out := self._stream.compress(data)):
             self._write(out)
 
     def finish(self) -> None:
-        self._write(self._stream.flush())
+        if self._stream is not None:
+            self._write(self._stream.flush())
 
 
 class _Piece(NamedTuple):

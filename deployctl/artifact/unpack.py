@@ -99,9 +99,8 @@ class Unpacker:
             return
         with open(self._root + target, "rb") as file:
             status = os.fstat(file.fileno())
-            self.file(
-                name, _chunks(file), size=status.st_size, mode=status.st_mode, time_s=int(status.st_mtime)
-            )
+            content = iter(lambda: file.read(CHUNK_BYTES), b"")
+            self.file(name, content, size=status.st_size, mode=status.st_mode, time_s=int(status.st_mtime))
 
     def problem(self, name: bytes, what: str) -> None:
         """Note that an entry can't be carried."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -14,7 +15,7 @@ from deployctl.artifact.pack import Packed, pack
 from deployctl.artifact.transcode import transcode
 from deployctl.artifact.walk import Walked
 from deployctl.errors import SourceError
-from tests.artifact.trees import as_nobody, make_tree, names, walked, write
+from tests.artifact.trees import as_nobody, in_child, make_tree, names, walked, write
 
 LARGE = 8 * 2**20
 
@@ -168,18 +169,21 @@ def test_directory_for_artifacts_that_is_gone_or_full(tree: Path, out: Path) -> 
             pack(walked(tree), out)
         assert names(out) == []
 
-    _in_child(check)
+    in_child(check)
 
 
-def _in_child(check: Callable[[], None]) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            check()
-        except BaseException:  # noqa: BLE001
-            os._exit(1)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def test_a_process_forked_after_a_failure_does_not_wait_for_our_threads(tree: Path, out: Path) -> None:
+    """The exception lives on in the child, and with it whatever it refers to."""
+    files = walked(tree)
+    os.truncate(tree / "large", 3)
+    with pytest.raises(SourceError) as caught:
+        pack(files, out)
+
+    def forget() -> None:
+        caught.value.__traceback__ = None
+        gc.collect()
+
+    in_child(forget)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import traceback
@@ -189,16 +190,27 @@ def _missing(what: str) -> NoReturn:
 
 def as_nobody(task: Callable[[], None]) -> None:
     """Run the task in a child without root's rights (as we are, if we aren't root); its failure is the test's."""
+
+    def without_rights() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        task()
+
+    in_child(without_rights)
+
+
+def in_child(task: Callable[[], None]) -> None:
+    """Run the task in a forked child, for at most a minute; its failure is the test's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking where the test runner has threads
         child = os.fork()
     if child == 0:
         code = 1
         try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
             task()
             code = 0
         except BaseException:  # noqa: BLE001 - shown, then the child is gone
