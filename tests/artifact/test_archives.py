@@ -1,0 +1,403 @@
+"""Archives as SOURCE: what comes through whole, and everything that must not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from deployctl.artifact.manifest import escape
+from deployctl.artifact.pack import pack
+from deployctl.artifact.source import open_source
+from deployctl.artifact.unpack import Unpacker
+from deployctl.artifact.walk import walk
+from deployctl.errors import SourceError
+from deployctl.model import Shared
+from tests.artifact.trees import file_times, make_nasty_tree, make_tree, names, run, simple_manifest, tool
+
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def _manifest(source: Path, work: Path) -> bytes:
+    with open_source(source, None, work) as opened:
+        assert opened.describe is None
+        return pack(
+            walk(opened.path, exclude=[], shared=Shared(), name=opened.name), work
+        ).manifest.to_bytes()
+
+
+def _refusal(source: Path, work: Path) -> tuple[str, ...]:
+    with pytest.raises(SourceError) as caught:
+        _manifest(source, work)
+    assert names(work) == []
+    return tuple(problem.removeprefix(f"{source}: ") for problem in caught.value.problems)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    path = tmp_path / "work"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax", "ustar", "v7"])
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tgz", ".tar.zst", ".TAR.GZ"])
+def test_nasty_tree_through_every_tar(tmp_path: Path, work: Path, ending: str, form: str) -> None:
+    if form in {"gnu", "pax"}:
+        tree = make_nasty_tree(tmp_path / "tree")
+    else:  # these can't say long names
+        tree = make_tree(
+            tmp_path / "tree",
+            {"caf\u00e9": "", "new\nline/ $(x)": "1" * 1000, "link": "->new\nline", "empty/": ""},
+        )
+    archive = tmp_path / f"a{ending}"
+    plain = run(tool("tar"), f"--format={form}", "-C", tree, "-cf", "-", ".")
+    if ending.lower().endswith("gz"):
+        archive.write_bytes(gzip.compress(plain))
+    elif ending.endswith("zst"):
+        half = len(plain) // 2  # two frames in a row are one stream
+        archive.write_bytes(
+            b"".join(zstandard.ZstdCompressor().compress(part) for part in (plain[:half], plain[half:]))
+        )
+    else:
+        archive.write_bytes(plain)
+    with open_source(archive, None, work) as opened:
+        assert simple_manifest(opened.path) == simple_manifest(tree)
+        times = file_times(tree)
+        times.pop(b"/future", None)  # not every file system can say it
+        assert times.items() <= file_times(opened.path).items()
+    assert names(work) == []
+
+
+def test_zip_made_by_zip(tmp_path: Path, work: Path) -> None:
+    tree = make_tree(
+        tmp_path / "tree",
+        {"bin/run": "#!/bin/sh\n", "caf\u00e9": "x", "link": "->bin/run", "empty/": "", "d/secret": ""},
+    )
+    (tree / "bin" / "run").chmod(0o755)
+    (tree / "d" / "secret").chmod(0o600)
+    os.utime(tree / "bin" / "run", (1_500_000_001, 1_500_000_001))
+    archive = tmp_path / "a.zip"
+    run(tool("zip"), "-q", "-r", "-y", archive, ".", cwd=tree)
+    with open_source(archive, None, work) as opened:
+        assert simple_manifest(opened.path) == simple_manifest(tree)
+        assert file_times(opened.path)[b"/bin/run"] == 1_500_000_001
+
+
+def test_zip_names_and_modes_without_unix(tmp_path: Path, work: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr(_zip_info("dos.txt", create_system=0, attributes=0x20), b"x" * 1000)
+        members.writestr(_zip_info("nomode", attributes=0x20), b"")
+        members.writestr(_zip_info("d/", attributes=0x10), b"")
+        members.writestr(_zip_info("\u00fc/f"), b"")
+    lines = [line.split() for line in _manifest(archive, work).splitlines()]
+    assert [(line[1], line[2], line[4]) for line in lines] == [
+        (b"0755", b"0", b"d"),
+        (b"0644", b"1000", b"dos.txt"),
+        (b"0644", b"0", b"nomode"),
+        (b"0755", b"0", b"\\xc3\\xbc"),
+        (b"0644", b"0", b"\\xc3\\xbc/f"),
+    ]
+
+
+def _zip_info(
+    name: str, *, create_system: int = 3, attributes: int = (stat.S_IFREG | 0o644) << 16
+) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (2020, 2, 2, 2, 2, 2))
+    info.create_system = create_system
+    info.external_attr = attributes
+    return info
+
+
+def _info(
+    name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", *, link: str = "", mode: int = 0o644
+) -> Member:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname, info.mode = kind, len(content), link, mode
+    return info, content
+
+
+def _tar(path: Path, *members: Member) -> Path:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for info, content in members:
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+DIR, LINK, HARD = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+@pytest.mark.parametrize(
+    ("members", "problems"),
+    [
+        ([_info("/etc/x")], ("/etc/x: is an absolute path",)),
+        ([_info("a/../../x")], ("a/../../x: is not a path inside the tree",)),
+        ([_info("..", DIR)], ("..: is not a path inside the tree",)),
+        ([_info("a"), _info("./a")], ("a: is there twice",)),
+        ([_info("a"), _info("a", DIR)], ("a: is there twice",)),
+        ([_info("a"), _info("a/b")], ("a/b: is below a, which is not a directory",)),
+        ([_info("a", LINK, link="/tmp"), _info("a/b")], ("a/b: is below a, which is not a directory",)),
+        ([_info("a", LINK, link="."), _info("a/b/c")], ("a/b: is below a, which is not a directory",)),
+        ([_info("a", LINK, link="../x")], ("a: leads out of the tree, to ../x",)),
+        ([_info("a", LINK, link="/etc")], ("a: leads out of the tree, to /etc",)),
+        ([_info("a", HARD, link="b")], ("a: is a hard link to b, which is no file that came before it",)),
+        ([_info("a", HARD, link="../../etc/passwd")], ("../../etc/passwd: is not a path inside the tree",)),
+        (
+            [_info("s", LINK, link="/etc/passwd"), _info("a", HARD, link="s")],
+            ("a: is a hard link to s, which is no file that came before it",),
+        ),
+        ([_info("a", mode=0o4755)], ("a: is setuid or setgid, which a release never is",)),
+        ([_info("a", tarfile.FIFOTYPE)], ("a: is a named pipe (FIFO)",)),
+        ([_info("a", tarfile.CHRTYPE)], ("a: is a character device",)),
+        (
+            [_info("a", tarfile.BLKTYPE), _info("b", b"D")],
+            ("a: is a block device", "b: is of a kind that cannot be carried"),
+        ),
+        ([_info("./", DIR)], None),
+        ([], None),
+    ],
+)
+def test_what_a_tar_must_not_hold(
+    tmp_path: Path, work: Path, members: list[Member], problems: tuple[str, ...] | None
+) -> None:
+    archive = _tar(tmp_path / "a.tar", _info("fine") if problems else _info(".", DIR), *members)
+    assert _refusal(archive, work) == (problems or ("is empty",))
+
+
+def test_odd_but_harmless_tar(tmp_path: Path, work: Path) -> None:
+    archive = _tar(
+        tmp_path / "a.tar",
+        _info("./a//b/./c", content=b"1", mode=0o755),
+        _info("a/b/", DIR, mode=0o700),
+        _info("hard", HARD, link="./a/b/c"),
+        _info("dangling", LINK, link="a/no"),
+        _info("label", b"V"),
+        _info("sticky", DIR, mode=0o3755),
+    )
+    lines = _manifest(archive, work).decode().splitlines()
+    assert [(line.split()[1], line.split()[-1]) for line in lines] == [
+        ("0755", "a"), ("0700", "a/b"), ("0755", "a/b/c"), ("0777", "dangling"), ("0755", "hard"), ("0755", "sticky"),
+    ]  # fmt: skip
+
+
+def test_same_archive_gives_the_same_artifact(tmp_path: Path, work: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", _info("implied/dir/file", content=b"1"))
+    found = set()
+    for _ in range(2):
+        with open_source(archive, None, work) as opened:
+            found.add(pack(walk(opened.path, exclude=[], shared=Shared()), tmp_path).artifact.sha256)
+    assert len(found) == 1
+
+
+def test_sparse_files_of_tar(tmp_path: Path, work: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": b""})
+    with (tree / "holes").open("wb") as file:
+        file.write(b"start")
+        file.seek(3_000_000)
+        file.write(b"end")
+    run(tool("tar"), "-S", "-C", tree, "-cf", tmp_path / "a.tar", ".")
+    with open_source(tmp_path / "a.tar", None, work) as opened:
+        assert simple_manifest(opened.path) == simple_manifest(tree)
+
+
+def _whole(tmp_path: Path) -> bytes:
+    """A tar of ten members, each of 512 + 30,208 bytes, that can't be compressed."""
+    noise = random.Random(1)
+    return _tar(
+        tmp_path / "whole", *(_info(f"file-{n}", content=noise.randbytes(30_000)) for n in range(10))
+    ).read_bytes()
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    ".tar": bytes,
+    ".tar.gz": gzip.compress,
+    ".tar.zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+
+
+@pytest.mark.parametrize("ending", ENCODERS)
+def test_cut_archives(tmp_path: Path, work: Path, ending: str) -> None:
+    data = ENCODERS[ending](_whole(tmp_path))
+    archive = tmp_path / f"a{ending}"
+    for keep in (0, 1, 100, 512, 513, 30_720, 31_232, len(data) // 2, len(data) - 10_240, len(data) - 1):
+        archive.write_bytes(data[:keep])
+        if ending == ".tar" and keep == len(data) - 1:
+            continue  # only padding after the end is missing
+        (problem,) = _refusal(archive, work)
+        assert problem.startswith("damaged, or not such an archive: "), (keep, problem)
+
+
+@pytest.mark.parametrize("ending", ENCODERS)
+def test_archives_of_a_tar_that_was_cut(tmp_path: Path, work: Path, ending: str) -> None:
+    whole = _whole(tmp_path)
+    archive = tmp_path / f"a{ending}"
+    for keep in (
+        31_232,
+        2 * 31_232,
+        31_232 + 512,
+        40_000,
+    ):  # at the end of a member, of a header, and in a content
+        archive.write_bytes(ENCODERS[ending](whole[:keep]))
+        (problem,) = _refusal(archive, work)
+        assert problem.startswith("damaged, or not such an archive: "), (keep, problem)
+
+
+def test_broken_header_in_the_middle(tmp_path: Path, work: Path) -> None:
+    whole = bytearray(_whole(tmp_path))
+    second = whole.index(b"file-1")
+    whole[second] ^= 1
+    (tmp_path / "a.tar").write_bytes(whole)
+    (problem,) = _refusal(tmp_path / "a.tar", work)
+    assert problem == "damaged, or not such an archive: bad checksum"
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tar.zst", ".zip"])
+def test_flipped_bits(tmp_path: Path, work: Path, ending: str) -> None:
+    if ending == ".zip":
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as members:
+            members.writestr("a", b"content" * 1000)
+        data = bytearray(buffer.getvalue())
+    else:
+        data = bytearray(ENCODERS[ending](_whole(tmp_path)))
+    data[len(data) // 2] ^= 1
+    archive = tmp_path / f"a{ending}"
+    archive.write_bytes(data)
+    (problem,) = _refusal(archive, work)
+    assert problem.startswith("damaged, or not such an archive: ")
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.zst", ".zip"])
+def test_files_that_only_have_the_name(tmp_path: Path, work: Path, ending: str) -> None:
+    archive = tmp_path / f"a{ending}"
+    archive.write_bytes(b"this is text and nothing else\n" * 100)
+    (problem,) = _refusal(archive, work)
+    assert problem.startswith("damaged, or not such an archive: ")
+
+
+def _zip(path: Path, *members: tuple[zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in members:
+            archive.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("info", "content", "problem"),
+    [
+        (_zip_info("/etc/x"), b"", "/etc/x: is an absolute path"),
+        (_zip_info("a/../../x"), b"", "a/../../x: is not a path inside the tree"),
+        (
+            _zip_info("a\\b", create_system=0),
+            b"",
+            "a\\x5cb: has backslashes between directories, as some programs on Windows write them",
+        ),
+        (
+            _zip_info("l", attributes=(stat.S_IFLNK | 0o777) << 16),
+            b"../../etc",
+            "l: leads out of the tree, to ../../etc",
+        ),
+        (
+            _zip_info("l", attributes=(stat.S_IFLNK | 0o777) << 16),
+            b"x" * 5000,
+            "l: is a link with a text that is too long",
+        ),
+        (_zip_info("p", attributes=(stat.S_IFIFO | 0o644) << 16), b"", "p: is a special file"),
+        (
+            _zip_info("s", attributes=(stat.S_IFREG | 0o4755) << 16),
+            b"",
+            "s: is setuid or setgid, which a release never is",
+        ),
+    ],
+)
+def test_what_a_zip_must_not_hold(
+    tmp_path: Path, work: Path, info: zipfile.ZipInfo, content: bytes, problem: str
+) -> None:
+    assert _refusal(_zip(tmp_path / "a.zip", (_zip_info("fine"), b""), (info, content)), work) == (problem,)
+
+
+def test_encrypted_zip(tmp_path: Path, work: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    run(tool("zip"), "-q", "-P", "password", "a.zip", "secret", cwd=tmp_path)
+    assert _refusal(tmp_path / "a.zip", work) == ("secret: is encrypted",)
+
+
+def test_duplicate_in_a_zip(tmp_path: Path, work: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive = _zip(tmp_path / "a.zip", (_zip_info("a"), b"1"), (_zip_info("a"), b"2"))
+    assert _refusal(archive, work) == ("a: is there twice",)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tar.zst", ".zip"])
+def test_bombs_stop_before_the_disk_is_full(tmp_path: Path, work: Path, ending: str) -> None:
+    archive = tmp_path / f"a{ending}"
+    size = 2 * 2**30
+    if ending == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
+            members.writestr("zeros", bytes(1000))
+        data = archive.read_bytes()  # the announced size is in the directory at the end
+        announced = data.rindex(b"PK\x01\x02") + 24
+        archive.write_bytes(data[:announced] + size.to_bytes(4, "little") + data[announced + 4 :])
+    else:
+        info, _ = _info("zeros")
+        info.size = size
+        plain = info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)
+        archive.write_bytes(ENCODERS[ending](plain))
+    (problem,) = _refusal(archive, work)
+    assert problem == "unpacks to more than 1,073,741,824 bytes, far more than its size lets expect"
+
+
+def test_limit_counts_what_was_not_announced(tmp_path: Path) -> None:
+    unpacker = Unpacker(tmp_path, default_time_s=0, limit_bytes=10)
+    with pytest.raises(SourceError, match="unpacks to more than 10 bytes"):
+        unpacker.file(b"a", iter([b"12345", b"67890", b"1"]), size=1, mode=0o644, time_s=0)
+
+
+def test_more_than_the_disk_has(tmp_path: Path) -> None:
+    space = os.statvfs(tmp_path)
+    unpacker = Unpacker(tmp_path, default_time_s=0)
+    with pytest.raises(SourceError, match="does not fit into") as caught:
+        unpacker.file(b"a", [], size=space.f_bavail * space.f_frsize, mode=0o644, time_s=0)
+    assert caught.value.hint
+
+
+def test_names_that_the_disk_refuses(tmp_path: Path, work: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", _info("n" * 256))
+    assert _refusal(archive, work) == (f"{'n' * 256}: cannot be created here: File name too long",)
+
+
+def test_many_problems_are_capped(tmp_path: Path, work: Path) -> None:
+    problems = _refusal(_tar(tmp_path / "a.tar", *(_info(f"/{n}") for n in range(1000))), work)
+    assert len(problems) == 101
+    assert problems[-1] == "and maybe more"
+
+
+def test_deployignore_in_an_archive(tmp_path: Path, work: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", _info(".deployignore", content=b"*.log\n"), _info("a.log"), _info("b"))
+    assert [line.split()[-1] for line in _manifest(archive, work).splitlines()] == [b"b"]
+
+
+def test_other_files_and_directories_are_taken_as_they_are(tmp_path: Path, work: Path) -> None:
+    (tmp_path / "app.jar").write_bytes(b"PK")
+    make_tree(tmp_path / "dir.tar", {"a": ""})
+    for name in ("app.jar", "dir.tar", "missing.zip"):
+        with open_source(tmp_path / name, None, work) as opened:
+            assert opened.path == tmp_path / name
+    assert names(work) == []
+
+
+def test_archive_that_cannot_be_read(tmp_path: Path, work: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", _info("a"))
+    with pytest.raises(SourceError, match=r"cannot be written: No such file or directory$"):
+        _manifest(archive, work / "no")
+    assert escape(os.fsencode(archive)) == str(archive)
