@@ -1,0 +1,202 @@
+"""Hosts to release to, behind either kind of server, with a way to break any one step on any one of them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from deployctl.demo.hosts import DemoHosts
+from tests.release.running import Pushed, Running
+from tests.support.inventory import InventoryFor
+from tests.support.proc import wait_until
+from tests.support.sshd import Sshd
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Reads as far as the name of the step, which the tools below can then see, and leaves the rest to the real shell.
+FRONT_SH = """#!/bin/sh
+set -a
+D_DO=
+while [ -z "$D_DO" ] && IFS= read -r line; do eval "$line"; done
+[ ! -r {gates}/"$D_DO" ] || . {gates}/"$D_DO"
+exec /bin/sh -us
+"""
+FRONT_TOOL = """#!/bin/sh
+[ ! -r {gates}/"${{D_DO-none}}.{tool}" ] || . {gates}/"${{D_DO-none}}.{tool}"
+exec {real} "$@"
+"""
+
+# An scp that takes part of the file and dies.
+HALF_A_FILE = (
+    r"""printf '\0'; read -r line; printf '\0'; for target; do :; done; head -c 100 >"$target"; exit 1"""
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One host from both sides: its deploy root on this disk, its port, the directory that comes first in its PATH."""
+
+    name: str
+    root: Path
+    port: int
+    programs: Path
+
+    @property
+    def live(self) -> str | None:
+        """The exact text of `current`, read from the disk."""
+        current = self.root / "current"
+        return os.readlink(current) if current.is_symlink() else None  # noqa: PTH115 - a Path would tidy it
+
+    @property
+    def releases(self) -> list[str]:
+        return names_in(self.root / "releases")
+
+    @property
+    def incoming(self) -> list[str]:
+        return names_in(self.root / ".deployctl/incoming")
+
+    @property
+    def parts(self) -> list[Path]:
+        return sorted(self.root.glob(".deployctl/incoming/*/part"))
+
+    @property
+    def history(self) -> str:
+        return (self.root / ".deployctl/history.jsonl").read_text()
+
+    @property
+    def runs_left(self) -> list[str]:
+        """Directories of runs in `incoming`; what else lies there are proven artifacts."""
+        return [name for name in self.incoming if (self.root / ".deployctl/incoming" / name).is_dir()]
+
+    def gate(self, point: str, script: str = "exit 1") -> None:
+        """Run sh text at one step: before the script `probe`, `stage` …; before a tool in it as in `stage.tar`; at `none.scp`.
+
+        Unless it ends by itself, the step goes on afterwards.
+        """
+        gates = self.programs / "gates"
+        gates.mkdir(parents=True, exist_ok=True)
+        (gates / point).write_text(script + "\n")
+        self._front("sh", FRONT_SH.format(gates=shlex.quote(str(gates))))
+        if "." in point:
+            tool = point.partition(".")[2]
+            real = shutil.which(tool, path=PATH)
+            assert real, f"{tool} is not installed"
+            self._front(tool, FRONT_TOOL.format(gates=shlex.quote(str(gates)), tool=tool, real=real))
+
+    def hold(self, point: str) -> Path:
+        """Stop a step until the returned file is removed; tools in a step then end with it, as they would for real."""
+        sign = self.programs / f"hold-{point}"
+        sign.parent.mkdir(exist_ok=True)
+        sign.touch()
+        self.gate(point, f"while [ -e {shlex.quote(str(sign))} ]; do sleep 0.02; done")
+        return sign
+
+    def mend(self) -> None:
+        """Take every gate away."""
+        shutil.rmtree(self.programs / "gates", ignore_errors=True)
+        for sign in self.programs.glob("hold-*"):
+            sign.unlink()
+
+    def program(self, name: str, script: str) -> None:
+        """Put a program of this name in front of the host's own."""
+        self.programs.mkdir(exist_ok=True)
+        self._front(name, script)
+
+    def _front(self, name: str, script: str) -> None:
+        path = self.programs / name
+        path.write_text(script)
+        path.chmod(0o755)
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+@dataclass
+class Lab:
+    """Hosts, the inventory that leads to them, and runs of deployctl on them; a context manager."""
+
+    directory: Path
+    places: Mapping[str, Place]
+    inventory: Path
+    servers: Sequence[Sshd] = ()
+    _resource: AbstractContextManager[Any] | None = None
+    _running: list[Running] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Place:
+        return self.places[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.places.values())
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.places)
+
+    @property
+    def live(self) -> dict[str, str | None]:
+        return {name: place.live for name, place in self.places.items()}
+
+    def everywhere(self, text: str | None) -> dict[str, str | None]:
+        return dict.fromkeys(self.places, text)
+
+    def serves(self, release: str) -> dict[str, str | None]:
+        return self.everywhere(f"releases/{release}")
+
+    def start(self, command: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Running:
+        errors = self.directory / f"stderr-{len(self._running)}"
+        running = Running.start([command, *arguments, "-i", self.inventory], env, errors)
+        self._running.append(running)
+        return running
+
+    def push(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 60
+    ) -> Pushed:
+        return self.start("push", *arguments, env=env).finish(timeout_s=timeout_s)
+
+    def activate(self, *arguments: str | Path) -> Pushed:
+        return self.start("activate", *arguments).finish()
+
+    def assert_idle(self) -> None:
+        """No command runs on any host."""
+        wait_until(
+            lambda: not any(server.command_pids() for server in self.servers),
+            5,
+            "the end of all commands on hosts",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for running in self._running:
+            running.close()
+        if self._resource is not None:
+            self._resource.__exit__(kind, error, trace)
+
+
+def real_lab(servers: Sequence[Sshd], inventory_for: InventoryFor, directory: Path, **overrides: Any) -> Lab:
+    """A lab of sshd servers that were made with `front_path`; `retries` of connections are off unless asked for."""
+    ssh = {"retries": 0, **overrides.pop("ssh", {})}
+    inventory = inventory_for(servers, ssh=ssh, **overrides)
+    places = {s.name: Place(s.name, s.root, s.port, s.directory / "bin") for s in servers}
+    return Lab(directory, places, inventory, servers)
+
+
+def embedded_lab(count: int, directory: Path) -> Lab:
+    hosts = DemoHosts(count, directory / "hosts")
+    hosts.__enter__()
+    places = {
+        name: Place(name, hosts.roots[name], hosts.ports[name], hosts.directory / "hosts" / f"{name}.bin")
+        for name in hosts.names
+    }
+    return Lab(directory, places, hosts.inventory, _resource=hosts)
