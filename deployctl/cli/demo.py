@@ -114,9 +114,7 @@ class Story:
         self._say("\nWhat is on the hosts' disks:")
         for name, root in self._hosts.roots.items():
             kept = len(list((root / "releases").iterdir()))
-            page = (root / "current" / "templates" / "page.html").read_text(encoding="utf-8")
-            version = next((number for number in (3, 2, 1) if f"v{number}" in page), "?")
-            self._say(f"  {name}  current -> {(root / 'current').readlink()}  {version}  ({kept} releases kept)")
+            self._say(f"  {name}  current -> {(root / 'current').readlink()}   {kept} releases kept")
 
     def _say(self, *lines: str) -> None:
         for line in lines:

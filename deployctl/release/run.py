@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,15 +54,22 @@ class Run:
     """One invocation: its events, its hosts, its loop. Made by `open_run`."""
 
     def __init__(
-        self, command: str, inventory: Inventory, options: Options, events: Events, loop: Loop, fleet: Fleet
+        self,
+        command: str,
+        argument: str,
+        inventory: Inventory,
+        options: Options,
+        loop: Loop,
+        fleet: Fleet,
     ) -> None:
         self.command = command
         self.inventory = inventory
         self.options = options
-        self.events = events
+        self.events = loop.events
         self.loop = loop
         self.fleet = fleet
         self.author = Author.here(dict(options.environ))
+        self.again = self.command_line(command, argument)  # what mends hosts that differ
         self.skew_s: float | None = None
         self.activating = False  # from the first switch on nothing is tolerated
 
@@ -172,7 +180,7 @@ class Run:
             if member.state is None:
                 member.state, member.message = State.SKIPPED, "never contacted"
                 self.events.host(member.name, member.phase, State.SKIPPED, message=member.message)
-            elif member.state in {State.OK, State.RUNNING}:
+            elif member.state in {State.OK, State.RUNNING} and not member.finished:
                 member.state, member.message = State.CANCELLED, "stopped by us"
                 self.events.host(member.name, member.phase, State.CANCELLED, message=member.message)
 
@@ -189,7 +197,9 @@ class Run:
         if message:
             keys["message"] = message
         if outcome is Outcome.MIXED:
-            keys["mend"] = self._mend()
+            keys["mend"] = self.again
+        if outcome is Outcome.STAGED:
+            keys["activate"] = self.command_line("activate", release or self.events.release or "")
         if self.activating:
             keys["skew_s"] = self.skew_s
         self.events.release = release or self.events.release
@@ -209,13 +219,11 @@ class Run:
             details=keys,
         )
 
-    def _mend(self) -> str:
-        file = self.inventory.file
-        return (
-            f"deployctl push … -i {file}"
-            if self.command == "push"
-            else f"deployctl {self.command} … -i {file}"
-        )
+    def command_line(self, command: str, argument: str) -> str:
+        """Return a command for people to copy, with this run's inventory and limit."""
+        words = ["deployctl", command, argument, "-i", str(self.inventory.file)]
+        words += ["-l", self.options.limit] if self.options.limit else []
+        return shlex.join(words)
 
     def stopped_before_live(self) -> Result:
         """End a run that stopped before its first switch."""
@@ -224,7 +232,9 @@ class Run:
 
     def staged(self, members: Sequence[Member]) -> Result:
         """End a `--no-activate` run: every host holds the release, none serves it yet."""
-        self.fleet.each("confirm", members, lambda _m: {"values": {"RECORD": ""}}, together=True, stoppable=False)
+        self.fleet.each(
+            "confirm", members, lambda _m: {"values": {"RECORD": ""}}, together=True, stoppable=False
+        )
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
 
@@ -261,13 +271,14 @@ def open_run(
     Nothing is contacted and nothing is forked yet: that is `connect`'s. UsageError, InventoryError.
     """
     hosts = select(inventory, options.limit)
-    targets = resolve_targets(hosts, environ=options.environ)
+    warnings = list(inventory.warnings)
+    targets = resolve_targets(hosts, environ=options.environ, warn=warnings)
     credentials = prepare_credentials(
         targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
     )
     known_hosts = KnownHosts.load(targets)
     events = Events(observer or Silent(), secrets.token_hex(8))
-    for warning in (*inventory.warnings, *known_hosts.warnings):
+    for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
         events.note("warning", warning)
     site = Site(
         run=events.run,
@@ -284,7 +295,8 @@ def open_run(
         loop = Loop(crew, events, signals)
         members = [Member(target.name, target.first_hop) for target in targets]
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
-        run = Run(command, inventory, options, events, loop, fleet)
+        argument = str(started.get("source") or started.get("wanted") or "")
+        run = Run(command, argument, inventory, options, loop, fleet)
         events.started(
             command, app=inventory.app, hosts=[host.name for host in hosts], forks=forks, **started
         )
