@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import random
-import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -22,31 +21,10 @@ from deployctl.artifact.unpack import Unpacker
 from deployctl.artifact.walk import walk
 from deployctl.errors import SourceError
 from deployctl.model import Shared
+from tests.artifact.sources import manifest_of, refusal_of
 from tests.artifact.trees import file_times, make_nasty_tree, make_tree, names, run, simple_manifest, tool
 
 Member = tuple[tarfile.TarInfo, bytes]
-
-
-def _manifest(source: Path, work: Path) -> bytes:
-    with open_source(source, None, work) as opened:
-        assert opened.describe is None
-        return pack(
-            walk(opened.path, exclude=[], shared=Shared(), name=opened.name), work
-        ).manifest.to_bytes()
-
-
-def _refusal(source: Path, work: Path) -> tuple[str, ...]:
-    with pytest.raises(SourceError) as caught:
-        _manifest(source, work)
-    assert names(work) == []
-    return tuple(problem.removeprefix(f"{source}: ") for problem in caught.value.problems)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    return path
 
 
 @pytest.mark.parametrize("form", ["gnu", "pax", "ustar", "v7"])
@@ -76,47 +54,6 @@ def test_nasty_tree_through_every_tar(tmp_path: Path, work: Path, ending: str, f
         times.pop(b"/future", None)  # not every file system can say it
         assert times.items() <= file_times(opened.path).items()
     assert names(work) == []
-
-
-def test_zip_made_by_zip(tmp_path: Path, work: Path) -> None:
-    tree = make_tree(
-        tmp_path / "tree",
-        {"bin/run": "#!/bin/sh\n", "caf\u00e9": "x", "link": "->bin/run", "empty/": "", "d/secret": ""},
-    )
-    (tree / "bin" / "run").chmod(0o755)
-    (tree / "d" / "secret").chmod(0o600)
-    os.utime(tree / "bin" / "run", (1_500_000_001, 1_500_000_001))
-    archive = tmp_path / "a.zip"
-    run(tool("zip"), "-q", "-r", "-y", archive, ".", cwd=tree)
-    with open_source(archive, None, work) as opened:
-        assert simple_manifest(opened.path) == simple_manifest(tree)
-        assert file_times(opened.path)[b"/bin/run"] == 1_500_000_001
-
-
-def test_zip_names_and_modes_without_unix(tmp_path: Path, work: Path) -> None:
-    archive = tmp_path / "a.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
-        members.writestr(_zip_info("dos.txt", create_system=0, attributes=0x20), b"x" * 1000)
-        members.writestr(_zip_info("nomode", attributes=0x20), b"")
-        members.writestr(_zip_info("d/", attributes=0x10), b"")
-        members.writestr(_zip_info("\u00fc/f"), b"")
-    lines = [line.split() for line in _manifest(archive, work).splitlines()]
-    assert [(line[1], line[2], line[4]) for line in lines] == [
-        (b"0755", b"0", b"d"),
-        (b"0644", b"1000", b"dos.txt"),
-        (b"0644", b"0", b"nomode"),
-        (b"0755", b"0", b"\\xc3\\xbc"),
-        (b"0644", b"0", b"\\xc3\\xbc/f"),
-    ]
-
-
-def _zip_info(
-    name: str, *, create_system: int = 3, attributes: int = (stat.S_IFREG | 0o644) << 16
-) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, (2020, 2, 2, 2, 2, 2))
-    info.create_system = create_system
-    info.external_attr = attributes
-    return info
 
 
 def _info(
@@ -171,7 +108,7 @@ def test_what_a_tar_must_not_hold(
     tmp_path: Path, work: Path, members: list[Member], problems: tuple[str, ...] | None
 ) -> None:
     archive = _tar(tmp_path / "a.tar", _info("fine") if problems else _info(".", DIR), *members)
-    assert _refusal(archive, work) == (problems or ("is empty",))
+    assert refusal_of(archive, work) == (problems or ("is empty",))
 
 
 def test_odd_but_harmless_tar(tmp_path: Path, work: Path) -> None:
@@ -184,7 +121,7 @@ def test_odd_but_harmless_tar(tmp_path: Path, work: Path) -> None:
         _info("label", b"V"),
         _info("sticky", DIR, mode=0o3755),
     )
-    lines = _manifest(archive, work).decode().splitlines()
+    lines = manifest_of(archive, work).decode().splitlines()
     assert [(line.split()[1], line.split()[-1]) for line in lines] == [
         ("0755", "a"), ("0700", "a/b"), ("0755", "a/b/c"), ("0777", "dangling"), ("0755", "hard"), ("0755", "sticky"),
     ]  # fmt: skip
@@ -233,7 +170,7 @@ def test_cut_archives(tmp_path: Path, work: Path, ending: str) -> None:
         archive.write_bytes(data[:keep])
         if ending == ".tar" and keep == len(data) - 1:
             continue  # only padding after the end is missing
-        (problem,) = _refusal(archive, work)
+        (problem,) = refusal_of(archive, work)
         assert problem.startswith("damaged, or not such an archive: "), (keep, problem)
 
 
@@ -248,7 +185,7 @@ def test_archives_of_a_tar_that_was_cut(tmp_path: Path, work: Path, ending: str)
         40_000,
     ):  # at the end of a member, of a header, and in a content
         archive.write_bytes(ENCODERS[ending](whole[:keep]))
-        (problem,) = _refusal(archive, work)
+        (problem,) = refusal_of(archive, work)
         assert problem.startswith("damaged, or not such an archive: "), (keep, problem)
 
 
@@ -257,7 +194,7 @@ def test_broken_header_in_the_middle(tmp_path: Path, work: Path) -> None:
     second = whole.index(b"file-1")
     whole[second] ^= 1
     (tmp_path / "a.tar").write_bytes(whole)
-    (problem,) = _refusal(tmp_path / "a.tar", work)
+    (problem,) = refusal_of(tmp_path / "a.tar", work)
     assert problem == "damaged, or not such an archive: bad checksum"
 
 
@@ -273,7 +210,7 @@ def test_flipped_bits(tmp_path: Path, work: Path, ending: str) -> None:
     data[len(data) // 2] ^= 1
     archive = tmp_path / f"a{ending}"
     archive.write_bytes(data)
-    (problem,) = _refusal(archive, work)
+    (problem,) = refusal_of(archive, work)
     assert problem.startswith("damaged, or not such an archive: ")
 
 
@@ -281,61 +218,8 @@ def test_flipped_bits(tmp_path: Path, work: Path, ending: str) -> None:
 def test_files_that_only_have_the_name(tmp_path: Path, work: Path, ending: str) -> None:
     archive = tmp_path / f"a{ending}"
     archive.write_bytes(b"this is text and nothing else\n" * 100)
-    (problem,) = _refusal(archive, work)
+    (problem,) = refusal_of(archive, work)
     assert problem.startswith("damaged, or not such an archive: ")
-
-
-def _zip(path: Path, *members: tuple[zipfile.ZipInfo, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for info, content in members:
-            archive.writestr(info, content)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("info", "content", "problem"),
-    [
-        (_zip_info("/etc/x"), b"", "/etc/x: is an absolute path"),
-        (_zip_info("a/../../x"), b"", "a/../../x: is not a path inside the tree"),
-        (
-            _zip_info("a\\b", create_system=0),
-            b"",
-            "a\\x5cb: has backslashes between directories, as some programs on Windows write them",
-        ),
-        (
-            _zip_info("l", attributes=(stat.S_IFLNK | 0o777) << 16),
-            b"../../etc",
-            "l: leads out of the tree, to ../../etc",
-        ),
-        (
-            _zip_info("l", attributes=(stat.S_IFLNK | 0o777) << 16),
-            b"x" * 5000,
-            "l: is a link with a text that is too long",
-        ),
-        (_zip_info("p", attributes=(stat.S_IFIFO | 0o644) << 16), b"", "p: is a special file"),
-        (
-            _zip_info("s", attributes=(stat.S_IFREG | 0o4755) << 16),
-            b"",
-            "s: is setuid or setgid, which a release never is",
-        ),
-    ],
-)
-def test_what_a_zip_must_not_hold(
-    tmp_path: Path, work: Path, info: zipfile.ZipInfo, content: bytes, problem: str
-) -> None:
-    assert _refusal(_zip(tmp_path / "a.zip", (_zip_info("fine"), b""), (info, content)), work) == (problem,)
-
-
-def test_encrypted_zip(tmp_path: Path, work: Path) -> None:
-    (tmp_path / "secret").write_text("x")
-    run(tool("zip"), "-q", "-P", "password", "a.zip", "secret", cwd=tmp_path)
-    assert _refusal(tmp_path / "a.zip", work) == ("secret: is encrypted",)
-
-
-def test_duplicate_in_a_zip(tmp_path: Path, work: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        archive = _zip(tmp_path / "a.zip", (_zip_info("a"), b"1"), (_zip_info("a"), b"2"))
-    assert _refusal(archive, work) == ("a: is there twice",)
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".tar.zst", ".zip"])
@@ -353,7 +237,7 @@ def test_bombs_stop_before_the_disk_is_full(tmp_path: Path, work: Path, ending: 
         info.size = size
         plain = info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)
         archive.write_bytes(ENCODERS[ending](plain))
-    (problem,) = _refusal(archive, work)
+    (problem,) = refusal_of(archive, work)
     assert problem == "unpacks to more than 1,073,741,824 bytes, far more than its size lets expect"
 
 
@@ -373,18 +257,18 @@ def test_more_than_the_disk_has(tmp_path: Path) -> None:
 
 def test_names_that_the_disk_refuses(tmp_path: Path, work: Path) -> None:
     archive = _tar(tmp_path / "a.tar", _info("n" * 256))
-    assert _refusal(archive, work) == (f"{'n' * 256}: cannot be created here: File name too long",)
+    assert refusal_of(archive, work) == (f"{'n' * 256}: cannot be created here: File name too long",)
 
 
 def test_many_problems_are_capped(tmp_path: Path, work: Path) -> None:
-    problems = _refusal(_tar(tmp_path / "a.tar", *(_info(f"/{n}") for n in range(1000))), work)
+    problems = refusal_of(_tar(tmp_path / "a.tar", *(_info(f"/{n}") for n in range(1000))), work)
     assert len(problems) == 101
     assert problems[-1] == "and maybe more"
 
 
 def test_deployignore_in_an_archive(tmp_path: Path, work: Path) -> None:
     archive = _tar(tmp_path / "a.tar", _info(".deployignore", content=b"*.log\n"), _info("a.log"), _info("b"))
-    assert [line.split()[-1] for line in _manifest(archive, work).splitlines()] == [b"b"]
+    assert [line.split()[-1] for line in manifest_of(archive, work).splitlines()] == [b"b"]
 
 
 def test_other_files_and_directories_are_taken_as_they_are(tmp_path: Path, work: Path) -> None:
@@ -399,5 +283,5 @@ def test_other_files_and_directories_are_taken_as_they_are(tmp_path: Path, work:
 def test_archive_that_cannot_be_read(tmp_path: Path, work: Path) -> None:
     archive = _tar(tmp_path / "a.tar", _info("a"))
     with pytest.raises(SourceError, match=r"cannot be written: No such file or directory$"):
-        _manifest(archive, work / "no")
+        manifest_of(archive, work / "no")
     assert escape(os.fsencode(archive)) == str(archive)

@@ -54,13 +54,6 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    return path
-
-
 def _files(source: Path, ref: str, work: Path) -> dict[str, bytes]:
     with open_source(source, ref, work) as opened:
         found = {

@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deployctl.artifact.manifest import Manifest
 from deployctl.artifact.pack import Packed, pack
 from deployctl.artifact.transcode import transcode
 from tests.artifact.trees import (
@@ -45,7 +46,10 @@ def untar(request: pytest.FixtureRequest) -> Callable[[Path, Path], Path]:
 
     def unpack(archive: Path, into: Path) -> Path:
         into.mkdir()
-        run(*command, "-xpzf" if archive.suffix == ".gz" else "-xpf", archive, cwd=into)
+        run(*command, "-xpzf" if archive.suffix == ".gz" else "-xpf", archive, cwd=into, umask=0)
+        # busybox sets a mode by creating with it, and changes none unless it is root: this is what a host does then.
+        for entry in Manifest.from_bytes((into / "manifest").read_bytes()).locked:
+            (into / "tree" / os.fsdecode(entry.path)).chmod(entry.mode)
         return into / "tree"
 
     return unpack
@@ -73,15 +77,10 @@ def test_directories_without_write_permission_come_out_without_root(open_dir: Pa
     packed = pack(walked(tree), open_dir)
     plain.write_bytes(_plain(packed))
     expected = simple_manifest(tree)
-    locked = packed.manifest.locked
-    assert [entry.path for entry in locked] == [b"locked/inner", b"locked"]
+    assert [entry.path for entry in packed.manifest.locked] == [b"locked/inner", b"locked"]
 
     def unpack_and_compare() -> None:
-        os.umask(0)  # busybox sets no modes but by creating, unless it is root
-        unpacked = untar(plain, open_dir / "unpacked")
-        for entry in locked:
-            (unpacked / os.fsdecode(entry.path)).chmod(entry.mode)
-        assert simple_manifest(unpacked) == expected
+        assert simple_manifest(untar(plain, open_dir / "unpacked")) == expected
 
     as_nobody(unpack_and_compare)
 

@@ -220,8 +220,8 @@ def in_child(task: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def run(*command: str | Path, cwd: Path | None = None, stdin: bytes | None = None) -> bytes:
-    done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, check=False)
+def run(*command: str | Path, cwd: Path | None = None, stdin: bytes | None = None, umask: int = -1) -> bytes:
+    done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, check=False, umask=umask)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout
 
