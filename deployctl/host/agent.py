@@ -11,6 +11,7 @@ once. Phases are reported as `status`, sent bytes as `bytes`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -23,7 +24,10 @@ from deployctl.errors import DEFECT_HINT, Code, HostError
 from deployctl.host.facts import read_facts
 from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
+from deployctl.host.lock import BEAT_S, LEASE_S, take_lock
+from deployctl.host.moments import check, hook
 from deployctl.host.operation import Operation
+from deployctl.host.script import Answer
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
 from deployctl.host.staging import Plan, stage
@@ -135,13 +139,45 @@ def stage_release(session: Session, command: Message, operation: Operation) -> d
 def inspect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     """Was the live release edited since we wrote it? `{"edited": text or null}`."""
     operation.begin(Phase.PROBE, quiet=True)
-    answer = session.run(operation, "inspect", **command["values"])
+    answer = session.run(operation, "inspect", command["values"])
     return {"edited": answer.one("edited"), "touched": answer.one("touched")}
 
 
 def manifest(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     operation.begin(Phase.PROBE, quiet=True)
-    return {"lines": session.run(operation, "manifest", **command["values"]).all("entry")}
+    return {"lines": session.run(operation, "manifest", command["values"]).all("entry")}
+
+
+def lock(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Take the lock: `{"held": owner}` when another run has it, else what is live now that it is ours."""
+    operation.begin(Phase.PROBE, quiet=True)
+    script = session.script("lock", {**command["values"], "BEAT_S": str(BEAT_S), "LEASE_S": str(LEASE_S)})
+    taken = take_lock(
+        session.connection(operation.timeout_s),
+        script,
+        timeout_s=operation.timeout_s,
+        cancel=operation.cancel,
+    )
+    if isinstance(taken, Answer):
+        return {"held": taken.one("held") or "unknown"}
+    session.lock = taken
+    return {"held": None, "current": taken.answer.one("current"), "history": taken.answer.one("history")}
+
+
+def unlock(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:
+    """Give the lock back; where that fails, the end of the connection does it."""
+    operation.begin(Phase.CLEAN, quiet=True)
+    held, session.lock = session.lock, None
+    if held is not None:
+        with contextlib.suppress(HostError):
+            session.run(operation, "unlock")
+        held.close()
+    return {}
+
+
+def owner(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:
+    operation.begin(Phase.PROBE, quiet=True)
+    return {"held": session.run(operation, "owner").one("held")}
 
 
 def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = True) -> Step:
@@ -149,7 +185,7 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
 
     def step(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
         operation.begin(phase, quiet=quiet)
-        live = session.run(operation, name, **command.get("values", {})).one("live")
+        live = session.run(operation, name, command.get("values")).one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
         return {"live": live}
@@ -162,6 +198,13 @@ STEPS: dict[str, Step] = {
     "stage": stage_release,
     "inspect": inspect,
     "manifest": manifest,
+    "lock": lock,
+    "unlock": unlock,
+    "owner": owner,
+    "break_lock": _simple("break_lock", Phase.CLEAN, quiet=True),
+    "hook": hook,
+    "settle": _simple("settle", Phase.STAGE, quiet=True),
+    "check": check,
     "ready": _simple("ready", Phase.STAGE),
     "activate": _simple("activate", Phase.ACTIVATE),
     "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`

@@ -64,6 +64,14 @@ class Operation:
             if not self._ended:
                 self._line.send({"event": "bytes", "host": self.host, "done": done, "total": total})
 
+    def log(self, stream: str, text: str) -> None:
+        """Pass on one line that a hook printed."""
+        with self._lock:
+            if not self._ended:
+                self._line.send(
+                    {"event": "log", "host": self.host, "phase": self.phase, "stream": stream, "text": text}
+                )
+
     def end_ok(self, data: dict[str, Any]) -> None:
         self._end("ok", Code.OK, "success", data)
 

@@ -347,6 +347,7 @@ do_activate() {
   if (cd releases && changed_since "$D_ID"); then
     (cd releases && { verify_content "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
   fi
+  prove_lock
   record "$D_RECORD"
   switch_to "releases/$D_ID"
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -26,13 +27,21 @@ def quote(value: str) -> str:
     return "'" + value.replace("'", "'\\''") + "'"
 
 
-def library() -> str:
-    """Return remote.sh without comments and blank lines: it is sent with every command."""
-    text = resources.files("deployctl.host").joinpath("remote.sh").read_text()
+def library(name: str) -> str:
+    """Return one of our shell files without comments and blank lines: it is sent with every command that needs it."""
+    text = resources.files("deployctl.host").joinpath(name).read_text()
     return re.sub(r"(?m)^\s*(#.*)?\n", "", text)
 
 
-_LIBRARY = library()
+_BASE = library("remote.sh")
+_PARTS = tuple(library(name) for name in ("moments.sh",))
+
+
+def functions_for(name: str) -> str:
+    """Return what `do_<name>` needs: remote.sh, and the part that defines it."""
+    if f"do_{name}()" in _BASE:
+        return _BASE + "".join(part for part in _PARTS if name == "activate")
+    return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +53,39 @@ class Script:
     text: str
 
     @classmethod
-    def build(cls, name: str, *, run: str, root: str, shared: Shared | None = None, **values: str) -> Script:
+    def build(
+        cls,
+        name: str,
+        values: Mapping[str, str],
+        *,
+        run: str,
+        root: str,
+        shared: Shared | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Script:
         nonce = f"@{secrets.token_hex(8)}"
-        settings = {"NONCE": nonce, "DO": name, "RUN": run, "ROOT": root, "DRY": "", **values}
-        lines = ["set -u; LC_ALL=C; export LC_ALL; unset CDPATH"]
+        settings = {"NONCE": nonce, "DO": name, "RUN": run, "ROOT": root, "DRY": "", "LOCK": "", **values}
+        lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH"]
         lines += [f"D_{key}={quote(value)}" for key, value in settings.items()]
         lines.append(share_function(shared or Shared()))
-        return cls(name, nonce, "\n".join([*lines, _LIBRARY + "main", ""]))
+        lines.append(environment_function(environment or {}))
+        return cls(name, nonce, "\n".join([*lines, functions_for(name) + "main", ""]))
 
 
 def share_function(shared: Shared) -> str:
     calls = [f"share_dir {quote(path)} {quote(way_up(path))}" for path in shared.dirs]
     calls += [f"share_file {quote(path)} {quote(way_up(path))}" for path in shared.files]
     return "share() { " + " && ".join(calls or [":"]) + "; }"
+
+
+def environment_function(environment: Mapping[str, str]) -> str:
+    """Return the function that gives a hook its variables, and the locale that the login had."""
+    exports = [f"export {name}={quote(value)};" for name, value in environment.items()]
+    return (
+        'environment() { if [ -n "$D_LC" ]; then LC_ALL=$D_LC; else unset LC_ALL; fi; '
+        + " ".join(exports)
+        + " }"
+    )
 
 
 @dataclass(slots=True)
@@ -67,23 +96,31 @@ class Answer:
     fields: list[tuple[str, str]] = field(default_factory=list)
     status: int | None = None
     noise: str = ""
+    tap: Callable[[bytes], None] | None = None  # takes what stands between our lines, from `begin` on
     _rest: bytes = b""
+    _tapped: bool = False
 
     def feed(self, data: bytes) -> None:
         """Take in standard output; lines that are not ours are noise of the login shell."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > NOISE_BYTES:
-            self._rest = self._rest[-NOISE_BYTES:]
+            if self._tapped and self.tap:
+                self.tap(self._rest)
+            self._rest = b"" if self._tapped else self._rest[-NOISE_BYTES:]
+        ours = self.nonce.encode() + b" "
         for raw in lines:
-            text = raw.decode("utf-8", "surrogateescape")
-            if text.startswith(self.nonce + " "):
+            if raw.startswith(ours):
+                text = raw.decode("utf-8", "surrogateescape")
                 _, key, rest = (text + " ").split(" ", 2)
                 if key == "exit":
                     self.status = int(rest) if rest.strip().isdigit() else None
                 else:
                     self.fields.append((key, rest[:-1]))
+                    self._tapped |= key == "begin"
+            elif self._tapped and self.tap:
+                self.tap(raw + b"\n")
             else:
-                self.add_noise(text + "\n")
+                self.add_noise(raw.decode("utf-8", "surrogateescape") + "\n")
 
     def add_noise(self, text: str) -> None:
         self.noise = (self.noise + text)[-NOISE_BYTES:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from deployctl.host.connection import Connection
@@ -11,6 +12,7 @@ from deployctl.host.credentials import Credentials
 from deployctl.host.facts import Facts
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
+from deployctl.host.lock import Lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import run_script
@@ -29,6 +31,8 @@ class Site:
     known_hosts: KnownHosts
     shared: Shared
     timeout_s: float
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)  # vars of each host, for hooks
+    secrets: tuple[str, ...] = ()  # values that no output may show
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Session:
     site: Site
     jumps: JumpCache
     facts: Facts | None = None
+    lock: Lock | None = None
     _connection: Connection | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -61,14 +66,39 @@ class Session:
                 )
             return self._connection
 
-    def run(self, operation: Operation, name: str, **values: str) -> Answer:
-        """Run `do_<name>` of remote.sh on the host under the operation's limits; HostError or Cancelled."""
-        script = Script.build(name, run=self.site.run, root=self.root, shared=self.site.shared, **values)
+    def run(
+        self,
+        operation: Operation,
+        name: str,
+        values: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        tap: Callable[[str, bytes], None] | None = None,
+    ) -> Answer:
+        """Run `do_<name>` on the host under the operation's limits; HostError or Cancelled."""
         return run_script(
             self.connection(operation.timeout_s),
-            script,
-            timeout_s=operation.timeout_s,
+            self.script(name, values, environment=environment),
+            timeout_s=timeout_s or operation.timeout_s,
             cancel=operation.cancel,
+            tap=tap,
+        )
+
+    def script(
+        self,
+        name: str,
+        values: Mapping[str, str] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> Script:
+        return Script.build(
+            name,
+            {"LOCK": "1" if self.lock else "", **(values or {})},
+            run=self.site.run,
+            root=self.root,
+            shared=self.site.shared,
+            environment=environment,
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deployctl.errors import Code, HostError
@@ -53,9 +54,16 @@ class Cancel:
 
 
 def run_script(
-    connection: Connection, script: Script, *, timeout_s: float, cancel: Cancel | None = None
+    connection: Connection,
+    script: Script,
+    *,
+    timeout_s: float,
+    cancel: Cancel | None = None,
+    tap: Callable[[str, bytes], None] | None = None,
 ) -> Answer:
     """Run `script` and return its answer; HostError when it failed, timed out or the host was lost.
+
+    `tap` is given what a hook prints, as it comes: the stream's name and bytes.
 
     Closing the channel ends the command on the host, with its children: remote.sh watches its standard input.
     """
@@ -64,7 +72,7 @@ def run_script(
     channel = connection.open_session(timeout_s)
     try:
         cancel.on_cancel(channel.close)
-        answer = _converse(channel, script, deadline, cancel)
+        answer = _converse(channel, script, deadline, cancel, tap)
     except (HostError, Cancelled):
         raise
     except Exception as error:
@@ -79,8 +87,14 @@ def run_script(
     return answer
 
 
-def _converse(channel: paramiko.Channel, script: Script, deadline: float, cancel: Cancel) -> Answer:
-    answer = Answer(script.nonce)
+def _converse(
+    channel: paramiko.Channel,
+    script: Script,
+    deadline: float,
+    cancel: Cancel,
+    tap: Callable[[str, bytes], None] | None,
+) -> Answer:
+    answer = Answer(script.nonce, tap=partial(tap, "stdout") if tap else None)
     channel.settimeout(max(0.1, deadline - time.monotonic()))
     channel.exec_command(COMMAND)
     channel.sendall(script.text.encode("utf-8", "surrogateescape"))
@@ -93,7 +107,11 @@ def _converse(channel: paramiko.Channel, script: Script, deadline: float, cancel
             if not data:
                 break
         while channel.recv_stderr_ready():
-            answer.add_noise(channel.recv_stderr(RECEIVE_BYTES).decode("utf-8", "surrogateescape"))
+            said = channel.recv_stderr(RECEIVE_BYTES)
+            if tap:
+                tap("stderr", said)
+            else:
+                answer.add_noise(said.decode("utf-8", "surrogateescape"))
     return answer
 
 
@@ -108,6 +126,7 @@ def _ended_early(
             Code.TIMED_OUT,
             f"the remote command was silent or busy for {timeout_s:g} s and was stopped",
             hint="--timeout sets how long a phase may take on a host",
+            data={"group": answer.one("group")} if answer.one("group") else {},
         )
     if not answer.fields:
         return HostError(

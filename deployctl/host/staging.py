@@ -92,7 +92,7 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     sent_bytes = _send(session, plan, operation)
     operation.ok(bytes=sent_bytes, action=Action.UPLOAD)
     operation.begin(Phase.STAGE)
-    session.run(operation, "stage", **plan.values("upload"))
+    session.run(operation, "stage", plan.values("upload"))
     operation.ok(action=Action.UPLOAD)
     return {"bytes": sent_bytes}
 
@@ -100,13 +100,13 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
 def _stage_local(session: Session, plan: Plan, operation: Operation) -> None:
     if plan.action is Action.REUSE:
         try:
-            session.run(operation, "reverify", **plan.values("reuse"))
+            session.run(operation, "reverify", plan.values("reuse"))
         except HostError as error:
             if error.code is Code.DIGEST:
-                session.run(operation, "discard", ID=plan.release)
+                session.run(operation, "discard", {"ID": plan.release})
             raise
     else:
-        session.run(operation, "stage", **plan.values(plan.action))
+        session.run(operation, "stage", plan.values(plan.action))
 
 
 def _send(session: Session, plan: Plan, operation: Operation) -> int:
@@ -126,7 +126,7 @@ def _send(session: Session, plan: Plan, operation: Operation) -> int:
         if "scp" not in error.data:
             raise
         # scp failed with words only; the host is asked for the reason in terms of space and rights.
-        session.run(operation, "blame", WHY=error.message)
+        session.run(operation, "blame", {"WHY": error.message})
         raise
 
 

@@ -1,0 +1,72 @@
+"""The lock of one run on one host: a command that runs there for as long as the run has its connection.
+
+When the connection is lost, or we are killed, sshd ends the command and the kernel frees the lock: nobody has to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployctl.errors import Code, HostError
+from deployctl.host.script import COMMAND, Answer, Script
+from deployctl.host.shell import LOOK_S, RECEIVE_BYTES, Cancel
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from deployctl.host.connection import Connection
+
+BEAT_S = 4
+LEASE_S = 20  # without flock: a holder that has not moved for so long is dead
+
+
+@dataclass(slots=True)
+class Lock:
+    """A held lock; `close` gives it back."""
+
+    channel: paramiko.Channel
+    connection: Connection
+    answer: Answer
+
+    @property
+    def held(self) -> bool:
+        return self.connection.alive and not self.channel.closed and not self.channel.exit_status_ready()
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def take_lock(connection: Connection, script: Script, *, timeout_s: float, cancel: Cancel) -> Lock | Answer:
+    """Take the lock and return it, or the answer of the host when another run holds it. HostError, Cancelled."""
+    deadline = time.monotonic() + timeout_s + LEASE_S
+    channel = connection.open_session(timeout_s)
+    answer = Answer(script.nonce)
+    try:
+        cancel.on_cancel(channel.close)
+        channel.settimeout(timeout_s)
+        channel.exec_command(COMMAND)
+        channel.sendall(script.text.encode("utf-8", "surrogateescape"))
+        channel.settimeout(LOOK_S)
+        ended = False
+        while answer.status is None and answer.one("locked") is None and not ended:
+            cancel.check()
+            if time.monotonic() > deadline:
+                break
+            with contextlib.suppress(TimeoutError):
+                data = channel.recv(RECEIVE_BYTES)
+                answer.feed(data)
+                ended = not data
+    except Exception as error:
+        channel.close()
+        cancel.check()
+        raise connection.why(error) from error
+    if answer.one("locked"):
+        return Lock(channel, connection, answer)
+    channel.close()
+    if answer.one("held") is None:
+        answer.raise_failure()
+        raise HostError(Code.TIMED_OUT, f"the lock was not answered for within {timeout_s:g} s")
+    return answer
