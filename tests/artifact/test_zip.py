@@ -11,7 +11,7 @@ import pytest
 
 from deployctl.artifact.source import open_source
 from tests.artifact.sources import manifest_of, refusal_of
-from tests.artifact.trees import file_times, make_tree, run, tool
+from tests.artifact.trees import file_times, make_tree, run, simple_manifest, tool
 
 
 def test_zip_made_by_zip(tmp_path: Path, work: Path) -> None:
