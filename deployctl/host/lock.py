@@ -67,6 +67,7 @@ def take_lock(connection: Connection, script: Script, *, timeout_s: float, cance
         return Lock(channel, connection, answer)
     channel.close()
     if answer.one("held") is None:
+        if answer.status is None and answer.one("fail") is None:
+            raise HostError(Code.TIMED_OUT, f"the lock was not answered for within {timeout_s:g} s")
         answer.raise_failure()
-        raise HostError(Code.TIMED_OUT, f"the lock was not answered for within {timeout_s:g} s")
     return answer

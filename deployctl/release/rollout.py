@@ -1,0 +1,185 @@
+"""Makes one release live on hosts that hold it, batch after batch, or puts every one back on what it served.
+
+    each batch: activating hooks ─▶ switch ─▶ activated hooks ─▶ checks ─▶ pause
+    any failure: links back on all that had switched, then the activated hooks of the release that is back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deployctl.host.layout import live_release
+from deployctl.model import Host, Phase, State
+from deployctl.release.hooks import batches, checks_for, environment, on_hosts
+from deployctl.release.member import Member
+from deployctl.release.records import record
+
+if TYPE_CHECKING:
+    from deployctl.release.run import Run
+
+
+class Rollout:
+    """One activation; `members` in the order of the inventory, `trees` their manifest digests."""
+
+    def __init__(self, run: Run, members: Sequence[Member], release: str, trees: Mapping[str, str]) -> None:
+        self._run = run
+        self._members = members
+        self._release = release
+        self._trees = trees
+        self._hosts = {host.name: host for host in run.inventory.hosts}
+        self._touched: list[Member] = []  # may have switched, in the order of it
+
+    def perform(self) -> bool:
+        """Return whether the release is live everywhere; if not, every host was put back as far as it could be."""
+        run = self._run
+        run.activating = True
+        run.fleet.tolerated = sum(member.failed for member in run.fleet)
+        rest = list(self._members)
+        sizes = batches(run.options.batch, len(rest))
+        for number, size in enumerate(sizes, 1):
+            batch, rest = rest[:size], rest[size:]
+            if not run.go_on(f"batch {number} of {len(sizes)}: activate {size} hosts ({batch[0].name} …)?"):
+                break
+            self._activate(batch)
+            if run.fleet.stopping():
+                break
+            if rest:
+                run.pause(run.options.batch_wait_s)
+        if run.fleet.stopping():
+            self._put_back()
+            return False
+        return True
+
+    def _activate(self, batch: Sequence[Member]) -> None:
+        fleet = self._run.fleet
+        steps = (
+            lambda: self.hooks("activating", batch, Phase.ACTIVATE),
+            lambda: self._switch([member for member in batch if member.live != f"releases/{self._release}"]),
+            lambda: self.hooks("activated", batch, Phase.ACTIVATE),
+            lambda: self._check(batch),
+        )
+        for step in steps:
+            if not fleet.stopping():
+                step()
+
+    def _switch(self, batch: Sequence[Member]) -> None:
+        run = self._run
+        self._touched += batch
+
+        def values(member: Member) -> dict[str, Any]:
+            member.may_have_switched = True
+            text = record(
+                "switch",
+                run.events.run,
+                self._release,
+                run.author,
+                previous=member.live,
+                message=run.options.message,
+            )
+            return {"values": {"ID": self._release, "TREE": self._trees[member.name], "RECORD": text}}
+
+        run.fleet.each("activate", batch, values, together=True)
+        at = [member.answer["at"] for member in batch if "live" in member.answer]
+        if at:
+            run.skew_s = max(run.skew_s or 0.0, round(max(at) - min(at), 3))
+
+    def hooks(self, moment: str, members: Sequence[Member], phase: Phase) -> None:
+        """Run one moment's hooks on the hosts they are for."""
+        run_hooks(self._run, moment, members, phase, self._release)
+
+    def _check(self, batch: Sequence[Member]) -> None:
+        run = self._run
+        checks = run.inventory.release.check
+        if not checks:
+            return
+
+        def values(member: Member) -> dict[str, Any]:
+            host = self._hosts[member.name]
+            return {
+                "checks": checks_for(checks, host, run.inventory.app, self._release),
+                "dir": f"releases/{self._release}",
+                "environment": environment(run.inventory.app, self._release, host, member.before),
+            }
+
+        run.fleet.each("check", batch, values, together=True)
+
+    # ---- the way back
+
+    def _put_back(self) -> None:
+        """Links first, everywhere; then the services reload what is back."""
+        run = self._run
+        before = {member.name: member.live for member in self._touched}
+
+        def values(member: Member) -> dict[str, Any]:
+            text = record("revert", run.events.run, self._release, run.author, previous=member.live)
+            return {"values": {"ID": self._release, "PREVIOUS": member.live or "", "RECORD": text}}
+
+        run.fleet.each("revert", self._touched, values, together=True, stoppable=False)
+        back = []
+        for member in self._touched:
+            if "live" not in member.answer:
+                member.live_known = False
+                continue
+            member.serves(member.answer["live"])
+            if member.live == before[member.name]:
+                back.append(member)
+                if not member.failed:
+                    member.state = State.REVERTED
+                    run.events.host(
+                        member.name,
+                        Phase.REVERT,
+                        State.REVERTED,
+                        message="switched back",
+                        data={"live": live_release(member.live)},
+                    )
+        served = [member for member in back if member.live and member.answer.get("live")]
+        self._reload(served)
+
+    def _reload(self, members: Sequence[Member]) -> None:
+        """Run the activated hooks of the releases that are back; one that fails leaves its host differing."""
+        run = self._run
+        hooks = on_hosts(run.inventory.release.hooks["activated"], [self._hosts[m.name] for m in members])
+        if not hooks:
+            return
+        kept = {m.name: (m.state, m.code, m.message) for m in members}
+
+        def values(member: Member) -> dict[str, Any]:
+            host = self._hosts[member.name]
+            return {
+                "moment": "activated",
+                "phase": Phase.REVERT,
+                "hooks": hooks[member.name],
+                "dir": "current",
+                "environment": environment(run.inventory.app, live_release(member.live) or "", host, self._release),
+                "quiet": True,
+            }
+
+        concerned = [member for member in members if member.name in hooks]
+        for member in concerned:
+            member.answer = {}
+        run.fleet.each("hook", concerned, values, together=True, stoppable=False)
+        for member in concerned:
+            if not member.answer:
+                member.reload_failed = True
+            else:
+                member.state, member.code, member.message = kept[member.name]
+
+
+def run_hooks(run: Run, moment: str, members: Sequence[Member], phase: Phase, release: str) -> None:
+    """Run one moment's hooks on those of `members` that they are for."""
+    hosts: dict[str, Host] = {host.name: host for host in run.inventory.hosts}
+    hooks = on_hosts(run.inventory.release.hooks[moment], [hosts[member.name] for member in members])
+    if not hooks:
+        return
+
+    def values(member: Member) -> dict[str, Any]:
+        return {
+            "moment": moment,
+            "phase": phase,
+            "hooks": hooks[member.name],
+            "dir": f"releases/{release}",
+            "environment": environment(run.inventory.app, release, hosts[member.name], member.before),
+        }
+
+    run.fleet.each("hook", [m for m in members if m.name in hooks], values, together=True)
