@@ -166,6 +166,8 @@ do_stage() {
 
 unpack() {
   remove tree
+  mkdir tree
+  umask 0 # busybox's tar, unless root runs it, leaves modes to the umask
   case $1 in
   *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
   *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
@@ -174,6 +176,17 @@ unpack() {
     [ "$(free_kib .)" -gt 64 ] 2>/dev/null && rm -f "$1"
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
+  umask 022
+  lock_directories
+}
+
+# Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
+lock_directories() {
+  sed -n 's/^d \(0[0-6][0-7][0-7]\) 0 - /d \1 /p' manifest | awk '{ l[NR] = $0 } END { for (i = NR; i; i--) print l[i] }' |
+    octal_names | while read -r _ D_MODE && IFS= read -r D_NAME; do
+    D_FILE=$(printf '%bx' "$D_NAME")
+    chmod "$D_MODE" "tree/${D_FILE%x}"
+  done
 }
 
 copy_release() {

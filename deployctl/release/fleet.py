@@ -42,6 +42,7 @@ class Fleet:
         self.members = {member.name: member for member in members}
         self.tolerated = 0
         self._stopping = False
+        self._minor = False  # what is under way changes no host's end
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self.members.values())
@@ -72,13 +73,16 @@ class Fleet:
         together: bool = False,
         stoppable: bool = True,
         timeout_s: float | None = None,
+        minor: bool = False,
     ) -> None:
         """Give command `do` to every member and wait until each has ended it or the run stops.
 
         One host at a time for each worker, or all `together`. What a member answered is in `member.answer`; one that
         failed is FAILED. When the run is stopping, nothing more is handed out and what runs is cancelled, unless the
-        command is not `stoppable`, as the way back is not.
+        command is not `stoppable`, as the way back is not. A failure of a `minor` one changes no host's end: it is in
+        `member.trouble`.
         """
+        self._minor = minor
         waiting = deque(members)
         retried: set[str] = set()
         busy: set[str] = set()
@@ -98,6 +102,7 @@ class Fleet:
                     retried |= {member.name for member in again}
                     waiting.extend(again)
                 busy = {name for name in busy if self.members[name].doing is not None}
+        self._minor = False
 
     def _hand_out(
         self,
@@ -136,6 +141,7 @@ class Fleet:
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
         member.answer = {}
+        member.trouble = None
         if do == "connect":
             member.connecting = True
             self._connecting[member.hop] += 1
@@ -217,6 +223,9 @@ class Fleet:
     def _done(self, member: Member, message: Message) -> None:
         self._connected(member)
         member.doing = None
+        if self._minor and message["state"] != "ok":
+            member.trouble = message["message"]
+            return
         member.phase = message["phase"] or member.phase
         if message["state"] == "failed":
             code = Code(message["code"])
@@ -237,7 +246,9 @@ class Fleet:
             self._connected(member)
             if member.doing is not None:
                 busy.append(member)
-            if (not member.finished and member.state not in {None, State.FAILED}) or (
+            if self._minor:
+                member.trouble = f"worker {worker} {how}" if member.doing else member.trouble
+            elif (not member.finished and member.state not in {None, State.FAILED}) or (
                 member.doing is not None and not member.failed
             ):
                 self.fail(member, Code.WORKER_DIED, f"worker {worker} {how}")

@@ -28,6 +28,7 @@ class Member:
     live_known: bool = False
     connecting: bool = False
     doing: str | None = None
+    trouble: str | None = None  # why the last command that changes no host's end did not end well
     heard_at: float = 0.0
     timeout_s: float = 0.0
     may_have_switched: bool = False

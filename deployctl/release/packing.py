@@ -53,7 +53,11 @@ def _serve(source: Source, workdir: Path, line: Line) -> None:
     threads = os.cpu_count() or 1
     with open_source(source.path, source.ref, workdir) as opened:
         walked = walk(
-            opened.path, exclude=source.exclude, shared=source.shared, allow_empty=source.allow_empty
+            opened.path,
+            name=opened.name,
+            exclude=source.exclude,
+            shared=source.shared,
+            allow_empty=source.allow_empty,
         )
         line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
         packed = pack(walked, workdir, threads=threads)

@@ -35,6 +35,7 @@ from deployctl.release.signals import stop_signals
 
 FORKS = 32
 TIMEOUT_S = 15 * 60.0
+CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Run:
         self.fleet.each("revert", members, values, together=True, stoppable=False)
         for member in members:
             if "live" not in member.answer:
-                member.live_known = False
+                member.live, member.live_known = None, False
                 continue
             member.serves(member.answer["live"])
             if member.live == before[member.name] and not member.failed:
@@ -150,19 +151,21 @@ class Run:
     def confirm(self, members: Sequence[Member], release: str) -> None:
         """Record on every host that the whole run has succeeded; a host that can't is live all the same."""
         text = record("confirm", self.events.run, release, self.author, message=self.options.message)
-        states = {member.name: (member.state, member.code, member.message) for member in members}
-        self.fleet.tolerated = len(self.fleet.members)
         self.fleet.each(
-            "confirm", members, lambda _m: {"values": {"RECORD": text}}, together=True, stoppable=False
+            "confirm",
+            members,
+            lambda _m: {"values": {"RECORD": text}},
+            together=True,
+            stoppable=False,
+            minor=True,
         )
         for member in members:
-            if member.failed:
+            if member.trouble:
                 self.events.note(
                     "warning",
-                    f"{member.name}: the release is live but could not be confirmed: {member.message}; "
+                    f"{member.name}: the release is live but could not be confirmed: {member.trouble}; "
                     "the next push confirms it",
                 )
-                member.state, member.code, member.message = states[member.name]
             member.finished = True
 
     # ---- ending
@@ -170,18 +173,25 @@ class Run:
     def take_back(self) -> None:
         """After an abort: remove what is unproven from hosts, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
-        kept = {m.name: (m.state, m.code, m.message, m.hint, m.phase) for m in touched}
-        self.fleet.tolerated = len(self.fleet.members)
-        if touched:
-            self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=5.0)
+        self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=CLEAN_S, minor=True)
         for member in touched:
-            member.state, member.code, member.message, member.hint, member.phase = kept[member.name]
+            if member.trouble and not member.failed:
+                self.events.note(
+                    "warning",
+                    f"{member.name}: could not clean up: {member.trouble}; the next push does",
+                )
+        self._say_ends()
+
+    def _say_ends(self, unsure: Sequence[Member] = ()) -> None:
+        """Say what became of hosts that neither ended well nor failed."""
         for member in self.fleet:
             if member.state is None:
                 member.state, member.message = State.SKIPPED, "never contacted"
                 self.events.host(member.name, member.phase, State.SKIPPED, message=member.message)
             elif member.state in {State.OK, State.RUNNING} and not member.finished:
                 member.state, member.message = State.CANCELLED, "stopped by us"
+                if member in unsure:
+                    member.message = "left at once; it may serve either release"
                 self.events.host(member.name, member.phase, State.CANCELLED, message=member.message)
 
     def finish(
@@ -242,14 +252,12 @@ class Run:
         """End a run at the second signal: say what is known, wait for nothing."""
         for number in self.loop.crew.workers:
             self.loop.crew.kill(number, "was stopped")
-        unsure = False
-        for member in self.fleet:
-            unsure |= member.may_have_switched and not member.finished
-            if member.state is None:
-                member.state, member.message = State.SKIPPED, "never contacted"
-            elif member.state in {State.OK, State.RUNNING} and not member.finished:
-                member.state = State.CANCELLED
-                member.message = "left at once; it may serve either release" if unsure else "stopped by us"
+        unsure = [
+            m for m in self.fleet if m.may_have_switched and not m.finished and m.state != State.REVERTED
+        ]
+        for member in unsure:
+            member.live = None
+        self._say_ends(unsure)
         return self.finish(Outcome.MIXED if unsure else Outcome.INTERRUPTED)
 
     def reverted(self, members: Sequence[Member]) -> Result:

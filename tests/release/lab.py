@@ -7,10 +7,12 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import yaml
 
 from deployctl.demo.hosts import DemoHosts
 from tests.release.running import Pushed, Running
@@ -124,7 +126,7 @@ class Lab:
     """Hosts, the inventory that leads to them, and runs of deployctl on them; a context manager."""
 
     directory: Path
-    places: Mapping[str, Place]
+    places: dict[str, Place]
     inventory: Path
     servers: Sequence[Sshd] = ()
     _resource: AbstractContextManager[Any] | None = None
@@ -171,6 +173,20 @@ class Lab:
             5,
             "the end of all commands on hosts",
         )
+
+    def through(self, name: str, port: int) -> None:
+        """Have the inventory lead to a host by another port, a proxy's say; its key is pinned there."""
+        [server] = [server for server in self.servers if server.name == name]
+        self.places[name] = replace(self.places[name], port=port)
+        self.edit(name, port=port, fingerprint=server.host_key.fingerprint)
+
+    def edit(self, name: str, **keys: Any) -> None:
+        """Change a host's entry in the inventory."""
+        data = yaml.safe_load(self.inventory.read_text())
+        for entry in data["groups"]["web"]["hosts"]:
+            if entry["name"] == name:
+                entry.update(keys)
+        self.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
 
     def __enter__(self) -> Self:
         return self

@@ -167,11 +167,19 @@ class Running:
         """Every living process of the run's session: itself, its workers, whatever they started."""
         return [p for p in proc.everything() if p.state not in "ZX" and session_of(p.pid) == self.process.pid]
 
+    def workers_of(self, port: int) -> list[Proc]:
+        inodes = connected_to(port)
+        return [p for p in self.family() if p.pid != self.process.pid and sockets_of(p.pid) & inodes]
+
     def worker_of(self, port: int) -> Proc:
         """The worker that holds a connection to this port."""
-        inodes = connected_to(port)
-        [found] = [p for p in self.family() if p.pid != self.process.pid and sockets_of(p.pid) & inodes]
+        [found] = self.workers_of(port)
         return found
+
+    def named(self, role: str) -> list[Proc]:
+        """Processes that `ps` shows as `deployctl: ROLE N`."""
+        start = f"deployctl: {role} ".encode()
+        return [p for p in self.family() if command_line(p.pid).startswith(start)]
 
     def finish(self, *, timeout_s: float = LIMIT_S) -> Pushed:
         """Read on to the end; nothing of the run is left after it."""
@@ -201,6 +209,13 @@ def session_of(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return 0
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def connected_to(port: int) -> set[str]:
