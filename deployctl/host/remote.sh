@@ -18,6 +18,7 @@ main() {
   D_WATCH=$!
   exec 3<&-
   printf '\n'
+  say began "$D_DO" # from here on a silent end is no longer that of a login shell that runs nothing
   has_openssl || : # asked once here, for the subshells to come
   (do_"$D_DO")
   D_STATUS=$?

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +55,10 @@ class Place:
         """The exact text of `current`, read from the disk."""
         current = self.root / "current"
         return os.readlink(current) if current.is_symlink() else None  # noqa: PTH115 - a Path would tidy it
+
+    def link(self, text: str) -> None:
+        """Make `current` a link with exactly this text."""
+        os.symlink(text, self.root / "current")  # noqa: PTH211 - a Path would tidy it
 
     @property
     def releases(self) -> list[str]:
@@ -115,6 +119,16 @@ class Place:
         path = self.programs / name
         path.write_text(script)
         path.chmod(0o755)
+
+
+def tool_directory(directory: Path, *, without: Collection[str] = ()) -> Path:
+    """A directory that can stand for PATH: links to every tool a host of this machine's kind has, less some."""
+    directory.mkdir()
+    for parent in ("/usr/bin", "/bin"):
+        for tool in Path(parent).iterdir():
+            if tool.name not in without and not (directory / tool.name).is_symlink():
+                (directory / tool.name).symlink_to(tool)
+    return directory
 
 
 def names_in(directory: Path) -> list[str]:
