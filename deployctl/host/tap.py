@@ -26,6 +26,7 @@ class Tap:
         self._tail_size = 0
         self._passed_bytes = 0
         self._lock = threading.Lock()
+        self._blank = {"stdout": 0, "stderr": 0}  # empty lines held back: at the end they say nothing
 
     def take(self, stream: str, data: bytes) -> None:
         with self._lock:
@@ -48,11 +49,19 @@ class Tap:
 
     def _line(self, stream: str, raw: bytes) -> None:
         text = self.clean(raw[:LINE_BYTES].decode("utf-8", "replace"))
+        if not text:
+            self._blank[stream] += 1
+            return
+        blank, self._blank[stream] = self._blank[stream], 0
+        for line in (*([""] * min(blank, 2)), text):
+            self._pass(stream, line, len(raw) + 1)
+
+    def _pass(self, stream: str, text: str, size_bytes: int) -> None:
         self._tail.append(text)
         self._tail_size += len(text)
         while self._tail_size > TAIL_BYTES:
             self._tail_size -= len(self._tail.popleft())
-        before, self._passed_bytes = self._passed_bytes, self._passed_bytes + len(raw) + 1
+        before, self._passed_bytes = self._passed_bytes, self._passed_bytes + size_bytes
         if self._passed_bytes <= PASS_BYTES:
             self._emit(stream, text)
         elif before <= PASS_BYTES:

@@ -10,7 +10,6 @@ from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer
 from deployctl.release.loop import LeaveAtOnce
-from deployctl.release.push import refuse_what_is_not_run
 from deployctl.release.result import Result
 from deployctl.release.run import Options, Run, open_run
 
@@ -28,8 +27,7 @@ def activate(
         raise UsageError(
             f"{release!r} is neither a release id nor a digest prefix (4 hexadecimal digits or more)"
         )
-    refuse_what_is_not_run(inventory)
-    with open_run("activate", inventory, options or Options(), observer, wanted=release) as run:
+    with open_run("activate", inventory, options or Options(), observer, hooked=True, wanted=release) as run:
         try:
             return _perform(run, release)
         except LeaveAtOnce:
@@ -53,7 +51,7 @@ def _perform(run: Run, wanted: str) -> Result:
             f"does not hold release {release or wanted} (it holds: {others})",
             data={"hint": "push the build again, or leave this host out with --limit"},
         )
-    if lacking or release is None:
+    if lacking or release is None or not run.lock(members):
         return run.stopped_before_live()
     run.events.release = release
     return _switch(run, release, {name: dict(found)[release] for name, found in held.items()})

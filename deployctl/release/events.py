@@ -102,6 +102,10 @@ class Events:
             elapsed_s=elapsed_s,
         )
 
+    def log(self, host: str | None, phase: str, stream: str, text: str) -> None:
+        """Say one line that a hook printed; `host` is None for a hook that runs here."""
+        self._say("log", host=host, phase=str(phase), stream=stream, text=text)
+
     def progress(self, *, last: bool = False, **keys: Any) -> None:
         """Say how far the run is, at most twice a second; the `last` one of a phase is never dropped."""
         now = time.monotonic()

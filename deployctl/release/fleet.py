@@ -15,7 +15,7 @@ from deployctl.engine.child import Message
 from deployctl.engine.crew import Arrival
 from deployctl.errors import Code
 from deployctl.model import Phase, State
-from deployctl.release.loop import Loop
+from deployctl.release.loop import TURN_S, Loop
 from deployctl.release.member import Member
 
 CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's MaxStartups begins to drop at 10
@@ -38,7 +38,7 @@ class Fleet:
         self._connecting: Counter[str] = Counter()
         self._stop_seen_at: float | None = None
         self._cancelled_at: float | None = None
-        self._hear_other: Callable[[Arrival], bool] = lambda _arrival: False
+        self._others: list[Callable[[Arrival], bool]] = []
         self.members = {member.name: member for member in members}
         self.tolerated = 0
         self._stopping = False
@@ -56,7 +56,10 @@ class Fleet:
 
     def listen(self, hear: Callable[[Arrival], bool]) -> None:
         """Have arrivals of workers that are not ours handled by `hear`; it returns whether it knew the worker."""
-        self._hear_other = hear
+        self._others.append(hear)
+
+    def _hear_other(self, arrival: Arrival) -> bool:
+        return any(hear(arrival) for hear in self._others)
 
     def hire(self) -> None:
         """Fork the workers; OSError when not even one can be."""
@@ -170,10 +173,20 @@ class Fleet:
 
     # ---- what comes back
 
-    def turn(self, busy: Iterable[str] = ()) -> list[Member]:
+    def pause(self, seconds: float) -> None:
+        """Let time pass, unless the run is stopped meanwhile."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0 and not self._stopping:
+            self.turn(timeout_s=min(left_s, TURN_S))
+            if self._loop.signals.count:
+                self.stop()
+
+    def turn(
+        self, busy: Iterable[str] = (), *, timeout_s: float = TURN_S, also: Iterable[int] = ()
+    ) -> list[Member]:
         """Handle what arrives within one turn; return the busy members whose worker died."""
         lost: list[Member] = []
-        for arrival in self._loop.turn():
+        for arrival in self._loop.turn(timeout_s, also):
             if self._hear_other(arrival):
                 continue
             if arrival.died is not None:
@@ -198,6 +211,8 @@ class Fleet:
             case "bytes":
                 member.upload_bytes = (message["done"], message["total"])
                 self.progress()
+            case "log":
+                self._loop.events.log(member.name, message["phase"], message["stream"], message["text"])
             case "done":
                 self._done(member, message)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from deployctl.host.layout import live_release
@@ -65,11 +65,10 @@ def batches(text: str | None, hosts: int) -> list[int]:
 
 def _size(text: str, hosts: int) -> int:
     number = text.removesuffix("%")
-    if not (number.isascii() and number.isdigit()) or int(number) == 0 or (text.endswith("%") and int(number) > 100):
+    if (
+        not (number.isascii() and number.isdigit())
+        or int(number) == 0
+        or (text.endswith("%") and int(number) > 100)
+    ):
         raise ValueError(f"{text!r} is neither a number of hosts nor a percentage above 0")
     return max(1, int(number) * hosts // 100) if text.endswith("%") else int(number)
-
-
-def secret_free(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for local hooks without what is meant for deployctl alone."""
-    return {name: value for name, value in environ.items() if name != "DEPLOYCTL_PASSPHRASE"}

@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from deployctl.engine.child import Line
 from deployctl.engine.crew import Arrival
@@ -26,16 +25,26 @@ READ_BYTES = 1 << 16
 
 
 def local_hooks(
-    hooks: Sequence[Hook], directory: Path, environment: Mapping[str, str], secrets: Sequence[str], timeout_s: float
+    hooks: Sequence[Hook],
+    directory: Path,
+    environment: Mapping[str, str],
+    secrets: Sequence[str],
+    timeout_s: float,
 ) -> Callable[[Line], None]:
     """Return the servant that runs `hooks` in `directory`, in their order, up to the first that fails."""
 
     def serve(line: Line) -> None:
         for hook in hooks:
-            tap = Tap(lambda stream, text: line.send({"event": "log", "stream": stream, "text": text}), secrets)
-            failed = run_here(hook.run, directory, environment, tap, hook.timeout_s or timeout_s, line.stopping.is_set)
+            tap = Tap(
+                lambda stream, text: line.send({"event": "log", "stream": stream, "text": text}), secrets
+            )
+            failed = run_here(
+                hook.run, directory, environment, tap, hook.timeout_s or timeout_s, line.stopping.is_set
+            )
             if failed:
-                line.send({"event": "ended", "message": f"`{tap.clean(hook.run)}` {failed}", "tail": tap.end()})
+                line.send(
+                    {"event": "ended", "message": f"`{tap.clean(hook.run)}` {failed}", "tail": tap.end()}
+                )
                 return
         line.send({"event": "ended", "message": None, "tail": []})
         line.receive()
@@ -53,7 +62,11 @@ def run_here(
 ) -> str | None:
     """Run one shell command like a hook on a host; None when it went well, else how it ended."""
     script = Script.build(
-        "hook", {"COMMAND": command, "DIR": "."}, run="local", root=str(directory.resolve()), environment=environment
+        "hook",
+        {"COMMAND": command, "DIR": "."},
+        run="local",
+        root=str(directory.resolve()),
+        environment=environment,
     )
     answer = Answer(script.nonce, tap=lambda data: tap.take("stdout", data))
     process = subprocess.Popen(
@@ -62,6 +75,7 @@ def run_here(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != "DEPLOYCTL_PASSPHRASE"},
     )
     deadline = time.monotonic() + timeout_s
     with process, selectors.DefaultSelector() as ready:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from deployctl.engine.crew import Arrival, Crew
 from deployctl.release.events import Events
 from deployctl.release.signals import StopSignals
@@ -21,9 +23,9 @@ class Loop:
         self.events = events
         self.signals = signals
 
-    def turn(self, timeout_s: float = TURN_S) -> list[Arrival]:
+    def turn(self, timeout_s: float = TURN_S, also: Iterable[int] = ()) -> list[Arrival]:
         """Wait for what comes next, `timeout_s` at most; LeaveAtOnce on a second signal."""
-        arrivals = self.crew.poll(timeout_s, also=[self.signals.fd])
+        arrivals = self.crew.poll(timeout_s, also=[self.signals.fd, *also])
         self.signals.drain()
         if self.signals.count > 1:
             raise LeaveAtOnce

@@ -32,7 +32,8 @@ class Member:
     heard_at: float = 0.0
     timeout_s: float = 0.0
     may_have_switched: bool = False
-    switched_at: float | None = None
+    reload_failed: bool = False  # it was switched back, but a hook of the release that is back failed
+    locked: bool = False
     staged: bool = False  # something of this run may be on the host
     holds: bool = False  # the whole release, verified
     finished: bool = False  # nothing more is wanted from its worker
@@ -43,6 +44,11 @@ class Member:
     @property
     def failed(self) -> bool:
         return self.state is State.FAILED
+
+    @property
+    def before(self) -> str | None:
+        """The text of `current` before this run."""
+        return self.facts.current if self.facts else None
 
     def serves(self, link: str | None) -> None:
         self.live, self.live_known = link, True

@@ -16,14 +16,16 @@ from deployctl.engine.crew import Arrival
 from deployctl.errors import Exit, SourceError, UsageError
 from deployctl.host.staging import Action
 from deployctl.inventory import Inventory
-from deployctl.model import Outcome, State
+from deployctl.model import Outcome, Phase, State
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
+from deployctl.release.hooks import batches
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer, Source
 from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
 from deployctl.release.result import Result
+from deployctl.release.rollout import run_hooks
 from deployctl.release.run import Options, Run, open_run
 from deployctl.release.workdir import run_directory
 
@@ -55,9 +57,16 @@ def push(
     changed.
     """
     options = replace(options or PushOptions(), **settings)
-    refuse_what_is_not_run(inventory)
-    with open_run("push", inventory, options, observer, source=str(source), dry_run=options.dry_run) as run:
+    refuse_build_hook(inventory, Path(source), options)
+    try:
+        batches(options.batch, len(inventory.hosts))
+    except ValueError as error:
+        raise UsageError(f"--batch: {error}") from None
+    told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
+    with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
+            if not options.dry_run:
+                run.build(Path(source))
             with run_directory(options.environ) as workdir:
                 return _Push(run, Path(source), options, workdir).perform()
         except SourceError as error:
@@ -68,14 +77,15 @@ def push(
             return run.left_at_once()
 
 
-def refuse_what_is_not_run(inventory: Inventory) -> None:
-    """Hooks and checks are read and validated; to skip them silently would be a lie about what is live."""
-    named = [f"release.hooks.{name}" for name, hooks in inventory.release.hooks.items() if hooks]
-    named += ["release.check"] if inventory.release.check else []
-    if named:
+def refuse_build_hook(inventory: Inventory, source: Path, options: PushOptions) -> None:
+    """A build hook runs in SOURCE, so SOURCE must be a directory that is packed as it is then."""
+    if inventory.release.hooks["build"] and (options.ref is not None or not source.is_dir()):
         raise UsageError(
-            f"{inventory.file}: {', '.join(named)}: this version of deployctl does not run hooks and checks",
-            hint="remove them from the inventory, or run them before and after the push",
+            f"{inventory.file}: release.hooks.build runs in SOURCE, which "
+            + (
+                f"--ref {options.ref} leaves out" if options.ref is not None else f"{source} has no place for"
+            ),
+            hint="push the directory, or take the build hook out of the inventory",
         )
 
 
@@ -102,38 +112,41 @@ class _Push:
 
     def perform(self) -> Result:
         run, fleet = self._run, self._run.fleet
+        prepared = self._prepare()
+        if prepared is None or fleet.stopping():
+            return run.stopped_before_live()
+        choice, tree = prepared
+        run.events.release = choice.release
+        if not self._options.dry_run:
+            return self._carry_out(choice, tree)
+        archives = self._archives([m for m in run.sound() if choice.actions[m.name] not in RESTS], tree)
+        if fleet.stopping():
+            return run.stopped_before_live()
+        return report_plans(run, choice, tree, archives, self._packer.manifest_file)
+
+    def _prepare(self) -> tuple[Choice, Tree] | None:
+        """Walk and pack, connect, lock and choose; None when the run stops meanwhile."""
+        run, fleet = self._run, self._run.fleet
         try:
             fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
         except ValueError as error:
             raise UsageError(f"--max-failures: {error}") from None
         self._wait(lambda: self._packer.walked)
         if fleet.stopping():
-            return run.stopped_before_live()
+            return None
         run.connect()
-        tree = self._wait_for_tree()
-        if fleet.stopping() or tree is None:
-            return run.stopped_before_live()
-        choice = self._choose(tree)
-        if choice is None:
-            return run.stopped_before_live()
-        run.events.release = choice.release
-        if self._options.dry_run:
-            members = [m for m in run.sound() if choice.actions[m.name] not in RESTS]
-            archives = self._archives(members, tree)
-            if fleet.stopping():
-                return run.stopped_before_live()
-            return report_plans(run, choice, tree, archives, self._packer.manifest_file)
-        return self._carry_out(choice, tree)
+        if fleet.stopping() or (not self._options.dry_run and not run.lock(run.sound())):
+            return None
+        self._wait(lambda: self._packer.tree is not None)
+        tree = self._packer.tree
+        choice = self._choose(tree) if tree is not None and not fleet.stopping() else None
+        return (choice, tree) if choice is not None and tree is not None else None
 
     def _wait(self, ready: Any) -> None:
         while not ready() and not self._run.fleet.stopping():
             self._run.fleet.turn()
             if self._run.loop.signals.count:
                 self._run.fleet.stop()
-
-    def _wait_for_tree(self) -> Tree | None:
-        self._wait(lambda: self._packer.tree is not None)
-        return self._packer.tree
 
     # ---- the plan
 
@@ -193,14 +206,23 @@ class _Push:
         if fleet.stopping():
             return run.stopped_before_live()
         working = [m for m in working if not m.failed]
+        self._run_staged_hooks([m for m in working if choice.actions[m.name] not in RESTS], choice.release)
+        if fleet.stopping():
+            return run.stopped_before_live()
+        working = [m for m in working if not m.failed]
         if not self._options.activate:
             return run.staged(working)
-        trees = {m.name: tree.digest for m in working}
-        switching = [m for m in working if choice.actions[m.name] is not Action.CONFIRM]
-        if switching and not run.switch(switching, choice.release, trees):
-            return run.reverted(switching)
+        if not run.switch(working, choice.release, {m.name: tree.digest for m in working}):
+            return run.reverted(working)
         run.confirm(working, choice.release)
         return run.finish(Outcome.MIXED if self._tolerated_failures() else Outcome.RELEASED)
+
+    def _run_staged_hooks(self, members: Sequence[Member], release: str) -> None:
+        """Run them on hosts that were staged now; what they change there becomes part of the release."""
+        run_hooks(self._run, "staged", members, Phase.STAGE, release)
+        if self._run.inventory.release.hooks["staged"] and not self._run.fleet.stopping():
+            sound = [member for member in members if not member.failed]
+            self._run.fleet.each("settle", sound, lambda _m: {"values": {"ID": release}}, together=True)
 
     def _tolerated_failures(self) -> bool:
         return any(member.failed for member in self._run.fleet)

@@ -1,7 +1,7 @@
 """Makes one release live on hosts that hold it, batch after batch, or puts every one back on what it served.
 
-    each batch: activating hooks ─▶ switch ─▶ activated hooks ─▶ checks ─▶ pause
-    any failure: links back on all that had switched, then the activated hooks of the release that is back
+each batch: activating hooks ─▶ switch ─▶ activated hooks ─▶ checks ─▶ pause
+any failure: links back on all that had switched, then the activated hooks of the release that is back
 """
 
 from __future__ import annotations
@@ -52,16 +52,14 @@ class Rollout:
         return True
 
     def _activate(self, batch: Sequence[Member]) -> None:
-        fleet = self._run.fleet
-        steps = (
-            lambda: self.hooks("activating", batch, Phase.ACTIVATE),
-            lambda: self._switch([member for member in batch if member.live != f"releases/{self._release}"]),
-            lambda: self.hooks("activated", batch, Phase.ACTIVATE),
-            lambda: self._check(batch),
-        )
-        for step in steps:
-            if not fleet.stopping():
-                step()
+        stopping = self._run.fleet.stopping
+        self.hooks("activating", batch, Phase.ACTIVATE)
+        if not stopping():
+            self._switch([member for member in batch if member.live != f"releases/{self._release}"])
+        if not stopping():
+            self.hooks("activated", batch, Phase.ACTIVATE)
+        if not stopping():
+            self._check(batch)
 
     def _switch(self, batch: Sequence[Member]) -> None:
         run = self._run
@@ -74,12 +72,15 @@ class Rollout:
                 run.events.run,
                 self._release,
                 run.author,
-                previous=member.live,
+                previous=member.before,
                 message=run.options.message,
             )
             return {"values": {"ID": self._release, "TREE": self._trees[member.name], "RECORD": text}}
 
         run.fleet.each("activate", batch, values, together=True)
+        for member in batch:
+            if "live" in member.answer:
+                member.serves(member.answer["live"])
         at = [member.answer["at"] for member in batch if "live" in member.answer]
         if at:
             run.skew_s = max(run.skew_s or 0.0, round(max(at) - min(at), 3))
@@ -109,20 +110,19 @@ class Rollout:
     def _put_back(self) -> None:
         """Links first, everywhere; then the services reload what is back."""
         run = self._run
-        before = {member.name: member.live for member in self._touched}
 
         def values(member: Member) -> dict[str, Any]:
-            text = record("revert", run.events.run, self._release, run.author, previous=member.live)
-            return {"values": {"ID": self._release, "PREVIOUS": member.live or "", "RECORD": text}}
+            text = record("revert", run.events.run, self._release, run.author, previous=member.before)
+            return {"values": {"ID": self._release, "PREVIOUS": member.before or "", "RECORD": text}}
 
         run.fleet.each("revert", self._touched, values, together=True, stoppable=False)
         back = []
         for member in self._touched:
             if "live" not in member.answer:
-                member.live_known = False
+                member.live, member.live_known = None, False
                 continue
             member.serves(member.answer["live"])
-            if member.live == before[member.name]:
+            if member.live == member.before:
                 back.append(member)
                 if not member.failed:
                     member.state = State.REVERTED
@@ -133,8 +133,7 @@ class Rollout:
                         message="switched back",
                         data={"live": live_release(member.live)},
                     )
-        served = [member for member in back if member.live and member.answer.get("live")]
-        self._reload(served)
+        self._reload([member for member in back if member.live])
 
     def _reload(self, members: Sequence[Member]) -> None:
         """Run the activated hooks of the releases that are back; one that fails leaves its host differing."""
@@ -151,7 +150,9 @@ class Rollout:
                 "phase": Phase.REVERT,
                 "hooks": hooks[member.name],
                 "dir": "current",
-                "environment": environment(run.inventory.app, live_release(member.live) or "", host, self._release),
+                "environment": environment(
+                    run.inventory.app, live_release(member.live) or "", host, self._release
+                ),
                 "quiet": True,
             }
 

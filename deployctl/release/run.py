@@ -9,33 +9,51 @@ import contextlib
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import Exit
+from deployctl.errors import Exit, SourceError
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
 from deployctl.host.knownhosts import KnownHosts, append_learned
-from deployctl.host.layout import live_release
 from deployctl.host.session import Site
 from deployctl.host.target import resolve_targets
-from deployctl.inventory import Inventory, select
-from deployctl.model import Outcome, Phase, State
+from deployctl.inventory import Inventory, resolve_vars, secret_values, select
+from deployctl.model import Outcome, State
 from deployctl.release.events import Events, Observer, Silent
 from deployctl.release.fleet import Fleet
+from deployctl.release.hooks import environment
+from deployctl.release.local import LocalHooks, local_hooks
+from deployctl.release.locking import Locks
 from deployctl.release.loop import Loop
 from deployctl.release.member import Member
 from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, exit_code
+from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
 
+TOLD = (Outcome.RELEASED, Outcome.ABORTED, Outcome.REVERTED, Outcome.MIXED, Outcome.INTERRUPTED)
 FORKS = 32
 TIMEOUT_S = 15 * 60.0
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
+
+
+class Question(Protocol):
+    """A yes-or-no question on the terminal that does not keep the loop from turning."""
+
+    @property
+    def fd(self) -> int:
+        """Readable when an answer may have come."""
+
+    def put(self, text: str) -> None:
+        """Ask."""
+
+    def take(self) -> bool | None:
+        """Return the answer, None when there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,10 @@ class Options:
     ask_pass: bool = False
     ask: Callable[[str], str] | None = None
     message: str | None = None
+    wait_lock_s: float = 0.0
+    batch: str | None = None
+    batch_wait_s: float = 0.0
+    confirm: Question | None = None  # put before each batch
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -71,6 +93,12 @@ class Run:
         self.fleet = fleet
         self.author = Author.here(dict(options.environ))
         self.again = self.command_line(command, argument)  # what mends hosts that differ
+        self.locks = Locks(loop, fleet, self.author, options.wait_lock_s)
+        self.declined = False
+        self.hooked = (
+            False  # whether hooks tell of this run's end: not of a dry one, and not of one that reads
+        )
+        self.secrets: tuple[str, ...] = ()
         self.skew_s: float | None = None
         self.activating = False  # from the first switch on nothing is tolerated
 
@@ -81,72 +109,62 @@ class Run:
         self.fleet.hire()
         self.fleet.each("connect", self.fleet)
         learned: dict[str, list[str]] = {}
+        self._take_facts(self.fleet)
         for member in self.fleet:
-            if "facts" in member.answer:
-                member.facts = Facts.from_json(member.answer["facts"])
-                member.serves(member.facts.current)
             for file, text in member.answer.get("learned", ()):
                 learned.setdefault(file, []).append(text)
         for file, lines in learned.items():
             append_learned(Path(file), list(dict.fromkeys(lines)))
         return self.sound()
 
+    def lock(self, members: Sequence[Member]) -> bool:
+        """Take the lock on all of `members` or none; return whether it is ours, and nothing has changed meanwhile."""
+        if not self.locks.take(members):
+            return False
+        changed = [m for m in members if m.facts and m.answer.get("current") != m.facts.current]
+        if changed:  # another run was at work between our probe and our lock
+            self.fleet.each("connect", changed)
+            self._take_facts(changed)
+        return not self.fleet.stopping()
+
+    def _take_facts(self, members: Iterable[Member]) -> None:
+        for member in members:
+            if "facts" in member.answer:
+                member.facts = Facts.from_json(member.answer["facts"])
+                member.serves(member.facts.current)
+
     def sound(self) -> list[Member]:
         """Return the members that were reached and have not failed."""
         return [member for member in self.fleet if member.state is not None and not member.failed]
 
-    # ---- switching
+    # ---- waiting and asking
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the run is stopped or a host fails meanwhile."""
+        self.fleet.pause(seconds)
+
+    def go_on(self, question: str) -> bool:
+        """Ask before a batch where `--confirm` wants it; a no stops the run, as a signal does."""
+        asked = self.options.confirm
+        if asked is None:
+            return True
+        asked.put(question)
+        answer = None
+        while answer is None and not self.fleet.stopping():
+            self.fleet.turn(also=[asked.fd])
+            answer = asked.take()
+            if self.loop.signals.count:
+                self.fleet.stop()
+        if answer is False:
+            self.declined = True
+            self.fleet.stop()
+        return bool(answer) and not self.fleet.stopping()
+
+    # ---- activation
 
     def switch(self, members: Sequence[Member], release: str, trees: Mapping[str, str]) -> bool:
         """Make `release` live on all members, or put every one back on what it served; return whether it is live."""
-        self.activating = True
-        self.fleet.tolerated = sum(member.failed for member in self.fleet)
-
-        def values(member: Member) -> dict[str, Any]:
-            member.may_have_switched = True
-            text = record(
-                "switch",
-                self.events.run,
-                release,
-                self.author,
-                previous=member.live,
-                message=self.options.message,
-            )
-            return {"values": {"ID": release, "TREE": trees[member.name], "RECORD": text}}
-
-        self.fleet.each("activate", members, values, together=True)
-        at = [member.answer["at"] for member in members if "live" in member.answer]
-        self.skew_s = round(max(at) - min(at), 3) if at else None
-        if self.fleet.stopping():
-            self.revert([member for member in members if member.may_have_switched], release)
-            return False
-        for member in members:
-            member.serves(member.answer["live"])
-        return True
-
-    def revert(self, members: Sequence[Member], release: str) -> None:
-        """Put members back on the link that their probe found; what each serves then is read from the host."""
-
-        def values(member: Member) -> dict[str, Any]:
-            text = record("revert", self.events.run, release, self.author, previous=member.live)
-            return {"values": {"ID": release, "PREVIOUS": member.live or "", "RECORD": text}}
-
-        before = {member.name: member.live for member in members}
-        self.fleet.each("revert", members, values, together=True, stoppable=False)
-        for member in members:
-            if "live" not in member.answer:
-                member.live, member.live_known = None, False
-                continue
-            member.serves(member.answer["live"])
-            if member.live == before[member.name] and not member.failed:
-                member.state = State.REVERTED
-                self.events.host(
-                    member.name,
-                    Phase.REVERT,
-                    State.REVERTED,
-                    message="switched back",
-                    data={"live": live_release(member.live)},
-                )
+        return Rollout(self, members, release, trees).perform()
 
     def confirm(self, members: Sequence[Member], release: str) -> None:
         """Record on every host that the whole run has succeeded; a host that can't is live all the same."""
@@ -168,12 +186,43 @@ class Run:
                 )
             member.finished = True
 
+    def here(self, moment: str, directory: Path) -> str | None:
+        """Run one moment's local hooks; return how they failed, None when they went well or there are none."""
+        hooks = self.inventory.release.hooks[moment]
+        if not hooks:
+            return None
+        values = environment(self.inventory.app, self.events.release or "", None, None)
+        servant = local_hooks(hooks, directory, values, self.secrets, self.options.timeout_s)
+        local = LocalHooks(self.loop, moment, servant)
+        self.fleet.listen(local.hear)
+        while not local.ended:
+            self.fleet.turn()
+            if self.loop.signals.count and moment == "build":
+                self.fleet.stop()
+                local.stop()
+        local.stop()
+        return local.failure and f"{moment} hook {local.failure}"
+
+    def build(self, source: Path) -> None:
+        """Run the build hooks in SOURCE; SourceError when one fails."""
+        if said := self.here("build", source):
+            raise SourceError(said)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Run the hooks that tell of the end; they can't change it any more."""
+        if not self.hooked or outcome not in TOLD:
+            return
+        moment = "released" if outcome is Outcome.RELEASED else "failed"
+        if said := self.here(moment, self.inventory.file.resolve().parent):
+            self.events.note("warning", said)
+
     # ---- ending
 
     def take_back(self) -> None:
         """After an abort: remove what is unproven from hosts, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
         self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=CLEAN_S, minor=True)
+        self.locks.give_back()
         for member in touched:
             if member.trouble and not member.failed:
                 self.events.note(
@@ -201,6 +250,8 @@ class Run:
         interrupted = self.loop.signals.exit_code if self.loop.signals.count else None
         if interrupted is not None and outcome in {Outcome.ABORTED, Outcome.REVERTED}:
             outcome = Outcome.INTERRUPTED
+        self.locks.give_back()
+        self._tell(outcome)
         code = keys.pop("code", None) or exit_code(outcome, interrupted)
         hosts = {member.name: member.summary() for member in self.fleet}
         sent_bytes = sum(member.sent_bytes for member in self.fleet)
@@ -238,6 +289,8 @@ class Run:
     def stopped_before_live(self) -> Result:
         """End a run that stopped before its first switch."""
         self.take_back()
+        if self.locks.refused and not self.loop.signals.count:
+            return self.finish(Outcome.REFUSED, code=Exit.LOCKED)
         return self.finish(Outcome.ABORTED)
 
     def staged(self, members: Sequence[Member]) -> Result:
@@ -252,6 +305,9 @@ class Run:
         """End a run at the second signal: say what is known, wait for nothing."""
         for number in self.loop.crew.workers:
             self.loop.crew.kill(number, "was stopped")
+        for member in self.fleet:
+            member.locked = False  # the locks end with the connections
+        self.hooked = False
         unsure = [
             m for m in self.fleet if m.may_have_switched and not m.finished and m.state != State.REVERTED
         ]
@@ -262,19 +318,27 @@ class Run:
 
     def reverted(self, members: Sequence[Member]) -> Result:
         """End a run whose activation failed, by what the hosts serve now."""
-        differ = any(not member.live_known for member in members) or any(
-            member.may_have_switched and member.live != (member.facts.current if member.facts else None)
-            for member in members
-        )
+        touched = [member for member in members if member.may_have_switched]
+        differ = any(m.reload_failed or not m.live_known or m.live != m.before for m in touched)
         self.take_back()
+        if not touched:
+            return self.finish(Outcome.ABORTED)
         return self.finish(Outcome.MIXED if differ else Outcome.REVERTED)
 
 
 @contextlib.contextmanager
 def open_run(
-    command: str, inventory: Inventory, options: Options, observer: Observer | None, **started: Any
+    command: str,
+    inventory: Inventory,
+    options: Options,
+    observer: Observer | None,
+    *,
+    hooked: bool = False,
+    **started: Any,
 ) -> Iterator[Run]:
     """Select the hosts, ask for passphrases, say that the run has begun; end every worker on the way out.
+
+    With `hooked` the run runs hooks and checks, so the variables of every host must be there.
 
     Nothing is contacted and nothing is forked yet: that is `connect`'s. UsageError, InventoryError.
     """
@@ -296,6 +360,8 @@ def open_run(
         known_hosts=known_hosts,
         shared=inventory.release.shared,
         timeout_s=options.timeout_s,
+        environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
+        secrets=tuple(secret_values(hosts, options.environ)),
     )
     forks = min(options.forks or FORKS, len(hosts))
     with stop_signals() as signals:
@@ -305,6 +371,7 @@ def open_run(
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
         argument = str(started.get("source") or started.get("wanted") or "")
         run = Run(command, argument, inventory, options, loop, fleet)
+        run.hooked, run.secrets = hooked, site.secrets
         events.started(
             command, app=inventory.app, hosts=[host.name for host in hosts], forks=forks, **started
         )

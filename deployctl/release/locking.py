@@ -1,0 +1,96 @@
+"""The lock of a run on all its hosts, or on none of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from deployctl.errors import Code
+from deployctl.host.script import printable
+from deployctl.release.events import stamp, utc_now
+from deployctl.release.fleet import Fleet
+from deployctl.release.loop import Loop
+from deployctl.release.member import Member
+from deployctl.release.records import Author
+
+RETRY_S = 1.0
+UNLOCK_S = 5.0
+HINT = "wait for it with --wait-lock 10m; if that run is gone and the lock is not: deployctl unlock"
+
+
+class Locks:
+    """Takes and gives back; `refused` when another run was in the way."""
+
+    def __init__(self, loop: Loop, fleet: Fleet, author: Author, wait_s: float) -> None:
+        self._loop = loop
+        self._fleet = fleet
+        self._author = author
+        self._wait_s = wait_s
+        self.refused = False
+
+    def take(self, members: Sequence[Member]) -> bool:
+        """Take the lock on every member, or give back what was had; return whether all are ours.
+
+        The first host by name alone, then the rest at once: runs that meet do so at the same host, and one wins. A lock
+        that another run holds is waited for as long as the options say; after that it is that host's failure.
+        """
+        deadline = time.monotonic() + self._wait_s
+        first, *rest = sorted(members, key=lambda member: member.name)
+        owner = json.dumps({**asdict(self._author), "run": self._loop.events.run, "since": stamp(utc_now())})
+        told = False
+        while True:
+            held = self._try([first], owner) or self._try(rest, owner)
+            if self._fleet.stopping() or held is None:
+                return not self._fleet.stopping()
+            member, said = held
+            if time.monotonic() >= deadline:
+                self.refused = True
+                self._fleet.fail(
+                    member, Code.LOCKED, f"another run holds the lock: {said}", data={"hint": HINT}
+                )
+                return False
+            self.give_back()
+            if not told:
+                self._loop.events.note(
+                    "info", f"{member.name}: waiting for the lock that another run holds: {said}"
+                )
+                told = True
+            self._fleet.pause(min(RETRY_S, max(0.05, deadline - time.monotonic())))
+
+    def _try(self, members: Sequence[Member], owner: str) -> tuple[Member, str] | None:
+        """Return the first member whose lock another run holds, and who that is."""
+        for member in members:
+            member.staged = True  # the run's directory is made there before the lock is taken
+        self._fleet.each("lock", members, lambda _member: {"values": {"OWNER": owner}}, together=True)
+        for member in members:
+            member.locked = "held" in member.answer and member.answer["held"] is None
+        return next(((m, owner_text(m.answer["held"])) for m in members if m.answer.get("held")), None)
+
+    def give_back(self) -> None:
+        """Give back what is held; where that fails, the end of the connection does it."""
+        locked = [member for member in self._fleet if member.locked]
+        self._fleet.each("unlock", locked, together=True, stoppable=False, timeout_s=UNLOCK_S, minor=True)
+        for member in locked:
+            member.locked = False
+
+
+def owner_of(line: str) -> dict[str, Any]:
+    """Return what a line of lock.owner says of the holder; empty when it can't be read."""
+    try:
+        owner = json.loads(line.split(" ", 2)[2])
+    except (IndexError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def owner_text(line: str) -> str:
+    """Return who holds a lock, for people."""
+    owner = {key: printable(str(value)) for key, value in owner_of(line).items() if value is not None}
+    if not owner:
+        return "somebody whose name could not be read"
+    said = f"{owner.get('user', '?')} on {owner.get('machine', '?')}, process {owner.get('pid', '?')}"
+    said += f", run {owner.get('run', '?')}, since {owner.get('since', '?')}"
+    return said + (f", job {owner['ci']}" if owner.get("ci") else "")
