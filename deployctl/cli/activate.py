@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import click
 
-from deployctl.cli.options import Common, asker, common_options
-from deployctl.cli.perform import perform
+from deployctl.cli.options import Common, common_options
+from deployctl.cli.perform import Heard, perform
+from deployctl.cli.rolling import rolling_options, rolling_settings
+from deployctl.inventory import Inventory
 from deployctl.release.activate import activate
+from deployctl.release.result import Result
 from deployctl.release.run import Options
 
 
 @click.command("activate")
 @click.argument("release")
 @common_options
+@rolling_options
 @click.option("--message", metavar="TEXT", help="kept in the history")
-def command(common: Common, release: str, message: str | None) -> int:
+def command(
+    common: Common,
+    release: str,
+    batch: str | None,
+    batch_wait: float | None,
+    confirm: bool,
+    message: str | None,
+) -> int:
     """Make RELEASE, an id or a digest prefix, live on every host that holds it."""
-    options = Options(
-        limit=common.limit,
-        forks=common.forks,
-        timeout_s=common.timeout,
-        ask_pass=common.ask_pass,
-        ask=asker(),
-        message=message,
-    )
-    return perform(common, "activate", lambda inventory, heard: activate(inventory, release, options, heard))
+
+    def action(inventory: Inventory, heard: Heard) -> Result:
+        rolling = rolling_settings(common, heard, batch, batch_wait, confirm)
+        options = Options(**common.settings(), **rolling, message=message)
+        return activate(inventory, release, options, heard)
+
+    return perform(common, "activate", action)

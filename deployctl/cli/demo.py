@@ -97,6 +97,7 @@ class Story:
             verbose=0,
             quiet=False,
             timeout=60.0,
+            wait_lock=None,
             ask_pass=False,
             yes=False,
             debug=False,

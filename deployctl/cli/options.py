@@ -44,6 +44,7 @@ COMMON = (
     click.option("-q", "--quiet", is_flag=True, help="only failures and the end"),
     click.option("--timeout", type=DURATION, default="15m", show_default=True,
                  help="longest any one phase may take on a host; in upload, longest without progress"),
+    click.option("--wait-lock", type=DURATION, default=None, help="wait for a lock that another run holds  [default: do not]"),
     click.option("--ask-pass", is_flag=True, help="ask for the login password on the terminal, once"),
     click.option("-y", "--yes", is_flag=True, help="answer yes to every question"),
     click.option("--debug", is_flag=True, help="tracebacks, and the remote commands as sent"),
@@ -61,9 +62,21 @@ class Common:
     verbose: int
     quiet: bool
     timeout: float
+    wait_lock: float | None
     ask_pass: bool
     yes: bool
     debug: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Return these as fields of the release room's Options."""
+        return {
+            "limit": self.limit,
+            "forks": self.forks,
+            "timeout_s": self.timeout,
+            "wait_lock_s": self.wait_lock or 0.0,
+            "ask_pass": self.ask_pass,
+            "ask": asker(),
+        }
 
     @property
     def verbosity(self) -> int:

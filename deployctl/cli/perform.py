@@ -45,6 +45,10 @@ class Heard:
     def tick(self) -> None:
         self._reporter.tick()
 
+    def pause(self) -> None:
+        """Take a live display off the terminal, for a question."""
+        self._reporter.pause()
+
 
 def perform(common: Common, command: str, action: Callable[[Inventory, Heard], Result]) -> int:
     """Load the inventory, carry out `action` and return the exit code; the last line out is always the run's end."""

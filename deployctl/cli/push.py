@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from deployctl.cli.options import Common, asker, common_options
+from deployctl.cli.options import Common, common_options
 from deployctl.cli.perform import Heard, perform
+from deployctl.cli.rolling import rolling_options, rolling_settings
 from deployctl.inventory import Inventory
 from deployctl.release.push import PushOptions, push
 from deployctl.release.result import Result
@@ -22,10 +23,19 @@ from deployctl.release.result import Result
 @click.option(
     "--max-failures", metavar="N|N%", help="how many hosts may fail before anything is live  [default: 0]"
 )
+@rolling_options
 @click.option("--force", is_flag=True, help="release even if every host already serves exactly this tree")
 @click.option("--allow-empty", is_flag=True, help="SOURCE may be empty")
 @click.option("--message", metavar="TEXT", help="kept in the history")
-def command(common: Common, source: str, no_activate: bool, **values: Any) -> int:
+def command(
+    common: Common,
+    source: str,
+    no_activate: bool,
+    batch: str | None,
+    batch_wait: float | None,
+    confirm: bool,
+    **values: Any,
+) -> int:
     """Put SOURCE on every host and make it live, or change nothing.
 
     SOURCE is a directory, a .tar, .tar.gz, .tgz, .tar.zst or .zip archive, or one file.
@@ -33,11 +43,8 @@ def command(common: Common, source: str, no_activate: bool, **values: Any) -> in
 
     def action(inventory: Inventory, heard: Heard) -> Result:
         options = PushOptions(
-            limit=common.limit,
-            forks=common.forks,
-            timeout_s=common.timeout,
-            ask_pass=common.ask_pass,
-            ask=asker(),
+            **common.settings(),
+            **rolling_settings(common, heard, batch, batch_wait, confirm),
             activate=not no_activate,
             **values,
         )

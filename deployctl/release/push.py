@@ -59,7 +59,7 @@ def push(
     options = replace(options or PushOptions(), **settings)
     refuse_build_hook(inventory, Path(source), options)
     try:
-        batches(options.batch, len(inventory.hosts))
+        batches(options.batch, 1)
     except ValueError as error:
         raise UsageError(f"--batch: {error}") from None
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
