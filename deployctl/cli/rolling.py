@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -47,12 +48,17 @@ class TerminalQuestion:
 
     def put(self, text: str) -> None:
         self._heard.pause()
+        self._typed = b""
+        termios.tcflush(self.fd, termios.TCIFLUSH)  # what was typed before is no answer
         os.write(self.fd, f"{text} [y/N] ".encode())
 
     def take(self) -> bool | None:
         if not select.select([self.fd], [], [], 0)[0]:
             return None
-        data = os.read(self.fd, 1024)
+        try:
+            data = os.read(self.fd, 1024)
+        except OSError:  # the terminal is gone
+            data = b""
         self._typed += data
         if data and b"\n" not in self._typed:
             return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import math
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +21,7 @@ from deployctl.host.tap import Tap
 from deployctl.model import Phase
 
 ATTEMPT_S = 10.0  # one request of a check
+SLOW_S = 5.0  # a request from the host may end this much after its own limit
 BODY_BYTES = 1 << 20  # of a response that is looked through for a text
 SHOWN = 120  # characters of a command in a message
 
@@ -79,11 +83,11 @@ def check(session: Session, command: Message, operation: Operation) -> dict[str,
 
 def _await(session: Session, command: Message, each: Mapping[str, Any], operation: Operation) -> None:
     deadline = time.monotonic() + each["timeout_s"]
-    what = each["url"] or f"`{each['run'][:SHOWN]}`"
+    what = each["url"] or f"`{Tap(_drop, session.site.secrets).clean(each['run'])[:SHOWN]}`"
     while True:
         operation.cancel.check()
         left_s = deadline - time.monotonic()
-        said = _ask(session, command, each, operation, max(0.5, min(ATTEMPT_S, left_s)))
+        said = _ask(session, command, each, operation, max(0.5, left_s))
         if said is None:
             return
         if time.monotonic() + each["interval_s"] >= deadline:
@@ -100,24 +104,42 @@ def _ask(
     """Ask once; None when content, else what was wrong."""
     if each["run"]:
         return _ask_command(session, command, each, operation, limit_s)
+    limit_s = min(ATTEMPT_S, limit_s)
     if each["from"] == "host":
-        answer = session.run(
-            operation,
-            "check_url",
-            {"URL": each["url"], "TEXT": each["text"] or "", "LIMIT": f"{limit_s:.0f}"},
-            timeout_s=limit_s + 5,
-        )
-        got = answer.one("http") or "000"
-        if got == "000":
-            return answer.one("error") or "no answer"
-        return _judge(int(got), each, answer.one("text") is not None)
+        return _ask_from_host(session, each, operation, limit_s)
     return ask_url(each, limit_s)
+
+
+def _ask_from_host(
+    session: Session, each: Mapping[str, Any], operation: Operation, limit_s: float
+) -> str | None:
+    values = {
+        "URL": each["url"],
+        "TEXT": each["text"] or "",
+        "LIMIT": str(math.ceil(limit_s)),
+        "FOLLOW": "1" if _follows(each) else "",
+    }
+    try:
+        answer = session.run(operation, "check_url", values, timeout_s=limit_s + SLOW_S)
+    except HostError as error:
+        if error.code is not Code.TIMED_OUT:
+            raise
+        return f"no answer within {limit_s:g} s"
+    got = answer.one("http") or "000"
+    if not got.isdigit() or int(got) == 0:
+        return printable(answer.one("error") or "no answer")
+    return _judge(int(got), each, answer.one("text") is not None)
+
+
+def _follows(each: Mapping[str, Any]) -> bool:
+    """Whether redirects are followed: not when one is expected."""
+    return int(each["expect"]) // 100 != 3
 
 
 def _ask_command(
     session: Session, command: Message, each: Mapping[str, Any], operation: Operation, limit_s: float
 ) -> str | None:
-    tap = Tap(lambda _stream, _text: None, session.site.secrets)
+    tap = Tap(_drop, session.site.secrets)
     try:
         answer = session.run(
             operation,
@@ -135,16 +157,39 @@ def _ask_command(
     return None if status == "0" else f"status {status}" + (f": {tail[-1]}" if tail else "")
 
 
+def _drop(_stream: str, _text: str) -> None:
+    """Let a check's output go: its last line is in the failure."""
+
+
 def ask_url(each: Mapping[str, Any], limit_s: float) -> str | None:
-    """Ask a URL from here; None when status and text are as expected, else what was wrong."""
+    """Ask a URL from here; None when status and text are as expected, else what was wrong.
+
+    The request has a thread of its own: a name server or a server that sends a byte now and then must not hold us up.
+    """
+    said: list[str | None] = []
+    thread = threading.Thread(target=lambda: said.append(_request(each, limit_s)), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return said[0] if said else f"no answer within {limit_s:g} s"
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for the answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _request(each: Mapping[str, Any], limit_s: float) -> str | None:
+    opener = urllib.request.build_opener(*([] if _follows(each) else [_Stay]))
     try:
-        with urllib.request.urlopen(each["url"], timeout=limit_s) as response:  # noqa: S310 - http(s), by the inventory
+        with opener.open(each["url"], timeout=limit_s) as response:
             return _judge(response.status, each, _holds(response.read(BODY_BYTES), each["text"]))
     except urllib.error.HTTPError as error:
         with error:
             return _judge(error.code, each, _holds(error.read(BODY_BYTES), each["text"]))
-    except (OSError, ValueError) as error:
-        return printable(str(getattr(error, "reason", error)))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return printable(str(getattr(error, "reason", error))) or type(error).__name__
 
 
 def _holds(body: bytes, text: str | None) -> bool:

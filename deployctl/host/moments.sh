@@ -5,44 +5,50 @@
 # lock.d/beat counts while it does, and a contender takes over only after a whole lease without a change on its own clock.
 
 do_lock() {
-  do_prepare
+  umask 022
+  D_ERR=$(mkdir -p "$D_ROOT/.deployctl" 2>&1) || blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if has flock; then
-    exec 8>>lock || blame "$PWD" 32 "cannot open the lock"
-    if ! flock -n 8; then
-      say held "$(head -c 2000 lock.owner 2>/dev/null | tr '\n' ' ')"
-      fail 50 "another run holds the lock"
-    fi
-    own lock.owner
+    : >>lock || blame "$PWD" 32 "cannot open the lock"
+    exec 8>>lock
+    D_TRIES=5 # a look at the lock holds it for a moment, and a holder needs one to write its name
+    while ! flock -n 8; do
+      D_TRIES=$((D_TRIES - 1))
+      [ $D_TRIES -gt 0 ] || refuse_lock
+      moment
+    done
+    own
     locked
     while :; do sleep 3600; done
   fi
   lease_lock
 }
 
+moment() { sleep 0.1 2>/dev/null || sleep 1; }
+
+refuse_lock() {
+  say held "$(head -c 2000 lock.owner 2>/dev/null | tr '\n' ' ' | grep . || echo unknown)"
+  fail 50 "another run holds the lock"
+}
+
 locked() {
+  do_prepare
   say current "$(readlink ../current 2>/dev/null)"
   say history "$(tail -n 1 history.jsonl 2>/dev/null)"
   say locked "$D_RUN"
 }
 
 own() {
-  D_ERR=$( (printf '%s %s %s\n' "$D_RUN" "$(process_group)" "$D_OWNER" >"$1.$D_RUN" && mv -f "$1.$D_RUN" "$1") 2>&1) ||
+  D_ERR=$( (printf '%s %s %s\n' "$D_RUN" "$(process_group)" "$D_OWNER" >"lock.owner.$D_RUN" && mv -f "lock.owner.$D_RUN" lock.owner) 2>&1) ||
     blame "$PWD" 32 "cannot write the lock's owner: $D_ERR"
 }
 
 lease_lock() {
   if ! mkdir lock.d 2>/dev/null; then
     [ -d lock.d ] || blame "$PWD" 32 "cannot make lock.d"
-    if ! lease_is_over; then
-      say held "$(head -c 2000 lock.owner 2>/dev/null | tr '\n' ' ')"
-      fail 50 "another run holds the lock"
-    fi
-    # Of several contenders the rename lets one through.
-    mv lock.d "incoming/$D_RUN/dead" 2>/dev/null && remove "incoming/$D_RUN/dead"
-    mkdir lock.d 2>/dev/null || fail 50 "another run has just taken the lock"
+    lease_is_over && take_over || refuse_lock
   fi
-  own lock.owner
+  own
   D_BEAT=0
   echo "$D_RUN 0" >lock.d/beat
   locked
@@ -54,12 +60,26 @@ lease_lock() {
   done
 }
 
+take_over() { # of several contenders the rename lets one through; what it took must be what was seen dead
+  mkdir lock.d 2>/dev/null && return # its holder gave it back
+  mkdir -p "incoming/$D_RUN"
+  mv lock.d "incoming/$D_RUN/dead" 2>/dev/null || return 1
+  if [ "$(cat "incoming/$D_RUN/dead/beat" 2>/dev/null)" != "$D_SEEN" ]; then
+    mv "incoming/$D_RUN/dead" lock.d 2>/dev/null
+    remove "incoming/$D_RUN"
+    return 1
+  fi
+  remove "incoming/$D_RUN/dead"
+  mkdir lock.d 2>/dev/null
+}
+
 lease_is_over() {
   D_SEEN=$(cat lock.d/beat 2>/dev/null)
   D_WAITED=0
   while [ "$D_WAITED" -lt "$D_LEASE_S" ]; do
     sleep 1
     D_WAITED=$((D_WAITED + 1))
+    [ -d lock.d ] || return 0
     [ "$(cat lock.d/beat 2>/dev/null)" = "$D_SEEN" ] || return 1
   done
 }
@@ -69,21 +89,56 @@ prove_lock() {
   [ -n "$D_LOCK" ] || return 0
   (
     cd "$D_ROOT/.deployctl" && owned || fail 50 "the lock of this run was taken by another: $(head -c 500 lock.owner 2>/dev/null)"
-    if has flock && flock -n 9 9>>lock; then
-      fail 50 "the lock of this run was lost"
-    fi
+    if has flock; then
+      ! flock -n 9 9>>lock
+    else
+      [ -z "$D_GROUP" ] || group_lives "$D_GROUP"
+    fi || fail 50 "the lock of this run was lost: the process that held it has ended"
   ) || exit 1
 }
 
-owned() {
-  [ -r lock.owner ] && read -r D_TOKEN D_REST <lock.owner || return 1
-  [ "$D_TOKEN" = "$D_RUN" ]
-}
-
+# The name goes while the lock is still ours, since the next holder writes its own as soon as it is free; a lease is only
+# free once its name and directory are gone, and a holder that lives would write into them.
 do_unlock() {
   cd "$D_ROOT/.deployctl" 2>/dev/null || return 0
+  remove "incoming/$D_RUN"
   owned || return 0
-  free_lock
+  let_go
+}
+
+let_go() {
+  if has flock; then
+    rm -f lock.owner
+    end_group "$D_GROUP"
+  else
+    end_group "$D_GROUP"
+    free_lock
+  fi
+}
+
+end_group() {
+  [ -n "$1" ] || return 0
+  D_WAITED=0
+  while group_lives "$1" && [ "$D_WAITED" -lt 20 ]; do
+    kill -s KILL "-$1" 2>/dev/null
+    moment
+    D_WAITED=$((D_WAITED + 1))
+  done
+}
+
+# Is any process of the group there that is not just a dead one nobody has waited for?
+group_lives() {
+  kill -0 "-$1" 2>/dev/null || return 1
+  [ -r "/proc/$$/stat" ] || return 0
+  for D_STAT in /proc/[0-9]*/stat; do
+    { IFS= read -r D_LINE <"$D_STAT"; } 2>/dev/null || continue
+    D_LINE=${D_LINE##*) }
+    case $D_LINE in
+    [ZX]*) ;;
+    *) D_LINE=${D_LINE#* } && D_LINE=${D_LINE#* } && [ "${D_LINE%% *}" = "$1" ] && return 0 ;;
+    esac
+  done
+  return 1
 }
 
 free_lock() {
@@ -109,15 +164,9 @@ do_break_lock() { # take it away: the holder's command is killed, its run finds 
   cd "$D_ROOT/.deployctl" 2>/dev/null || return 0
   lock_is_held || return 0
   read -r D_TOKEN D_GROUP D_REST <lock.owner 2>/dev/null || D_GROUP=
-  [ -n "$D_GROUP" ] && kill -s KILL "-$D_GROUP" 2>/dev/null
-  free_lock
   record "$D_RECORD"
-  D_WAITED=0
-  while lock_is_held; do
-    [ "$D_WAITED" -ge 5 ] && fail 50 "the lock is still held by a process that cannot be ended"
-    sleep 1
-    D_WAITED=$((D_WAITED + 1))
-  done
+  let_go
+  ! lock_is_held || fail 50 "the lock is still held by a process that cannot be ended"
 }
 
 # ---- hooks: output as it comes, between our lines; killed with its children when the channel closes ---------------
@@ -129,6 +178,7 @@ do_hook() {
   say begin hook
   sh -c "$D_COMMAND"
   D_STATUS=$?
+  printf '\n%s end hook\n' "$D_NONCE" >&2 # both streams have come this far
   printf '\n'
   say status "$D_STATUS"
 }
@@ -143,26 +193,29 @@ process_group() {
 
 # Is anything of that process group still there? Waits a moment for the kernel to be done with it.
 do_gone() {
-  D_WAITED=0
-  while kill -0 "-$D_GROUP" 2>/dev/null; do
-    [ "$D_WAITED" -ge 20 ] && fail 40 "processes of the hook are still running"
-    kill -s KILL "-$D_GROUP" 2>/dev/null
-    sleep 0.1 2>/dev/null || sleep 1
-    D_WAITED=$((D_WAITED + 1))
-  done
+  end_group "$D_GROUP"
+  ! group_lives "$D_GROUP" || fail 40 "processes of the hook are still running"
 }
 
-# What staged hooks changed or added counts as part of the release from here on.
+# What staged hooks changed, added or removed counts as part of the release from here on.
 do_settle() {
-  cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
-  D_STAMP="../.deployctl/manifests/$D_ID"
+  cd "$D_ROOT/releases/$D_ID" || fail 32 "cannot enter $D_ROOT/releases/$D_ID"
+  D_STAMP=../../.deployctl/manifests/$D_ID
+  D_LIST=$D_ROOT/.deployctl/incoming/$D_RUN/settled
   D_SINCE=-newer
   find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
   rm -f "$D_STAMP.settled"
-  if [ -n "$(find "$D_ID" -type f "$D_SINCE" "$D_STAMP" 2>/dev/null | head -n 1)" ]; then
-    (cd "$D_ID" && find . -type f "$D_SINCE" "../$D_STAMP" -exec "$(has sha256sum && echo sha256sum || echo shasum)" {} +) >"$D_STAMP.settled" ||
-      blame "$D_ROOT/.deployctl" 31 "cannot record what the hooks changed"
-  fi
+  [ -n "$(find . "$D_SINCE" "$D_STAMP" 2>/dev/null | head -n 1)" ] || return 0
+  D_SHA=sha256sum
+  has sha256sum || D_SHA="shasum -a 256"
+  {
+    find . -type f "$D_SINCE" "$D_STAMP" -exec $D_SHA {} + &&
+      sed -n 's/^f [0-7]* [0-9]* [0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
+        [ -f "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
+      done
+  } >"$D_LIST" && { [ ! -s "$D_LIST" ] || mv -f "$D_LIST" "$D_STAMP.settled"; } ||
+    blame "$D_ROOT/.deployctl" 31 "cannot record what the hooks changed"
+  rm -f "$D_LIST"
   touch "$D_STAMP"
 }
 
@@ -171,9 +224,12 @@ do_settle() {
 do_check_url() {
   D_BODY=$D_ROOT/.deployctl/incoming/$D_RUN/body
   if has curl; then
-    D_GOT=$(curl -sS -L -o "$D_BODY" -w '%{http_code}' --max-time "$D_LIMIT" "$D_URL" 2>"$D_BODY.error")
+    [ "$D_FOLLOW" = 1 ] && D_FOLLOW=-L || D_FOLLOW=
+    D_GOT=$(curl -sS $D_FOLLOW -o "$D_BODY" -w '%{http_code}' --max-time "$D_LIMIT" "$D_URL" 2>"$D_BODY.error")
   elif has wget; then
-    wget -q -T "$D_LIMIT" -S -O "$D_BODY" "$D_URL" 2>"$D_BODY.error"
+    D_MORE= # what busybox's wget does not know
+    wget --help 2>&1 | grep -q content-on-error && D_MORE="--content-on-error -t 1" && [ "$D_FOLLOW" != 1 ] && D_MORE="$D_MORE --max-redirect=0"
+    wget -q $D_MORE -T "$D_LIMIT" -S -O "$D_BODY" "$D_URL" 2>"$D_BODY.error"
     D_GOT=$(sed -n 's/^ *HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$D_BODY.error" | tail -n 1)
   else
     fail 30 "curl and wget are missing on the host: a check with from: host needs one of them"

@@ -123,6 +123,12 @@ do_probe() {
 # ---- prepare: our directories, and nothing of a dead run in them -----------------------------------------------
 
 do_prepare() {
+  make_room
+  sweep_dead
+  say dir "$D_ROOT/.deployctl/incoming/$D_RUN"
+}
+
+make_room() {
   umask 022
   D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" 2>&1) &&
     D_ERR=$(cd "$D_ROOT/.deployctl" && mkdir -p "incoming/$D_RUN" 2>&1) ||
@@ -131,15 +137,24 @@ do_prepare() {
   if [ ! -e version ]; then
     D_ERR=$( (echo 1 >version.$D_RUN && mv -f version.$D_RUN version) 2>&1) || blame "$PWD" 32 "cannot write version: $D_ERR"
   fi
+}
+
+sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other runs are dead
+  owned || return 0
   for D_T in incoming/*; do
     [ -d "$D_T" ] && [ "$D_T" != "incoming/$D_RUN" ] && remove "$D_T"
   done
-  say dir "$D_ROOT/.deployctl/incoming/$D_RUN"
+  return 0
+}
+
+owned() { # in .deployctl: does the lock name this run?
+  [ -r lock.owner ] && read -r D_TOKEN D_GROUP D_REST <lock.owner || return 1
+  [ "$D_TOKEN" = "$D_RUN" ]
 }
 
 remove() { # a tree of ours; directories without write permission in it are made removable
   rm -rf "$1" 2>/dev/null && return
-  find "$1" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+  find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
   rm -rf "$1" 2>/dev/null
 }
 
@@ -199,6 +214,7 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
+  rm -f "../../manifests/$D_ID.settled"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   sync_release
@@ -238,7 +254,7 @@ do_inspect() {
 do_discard() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ "$(readlink current 2>/dev/null)" = "releases/$D_ID" ] && fail 33 "$D_ID is live"
-  rm -f ".deployctl/manifests/$D_ID"
+  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled"
   mv "releases/$D_ID" ".deployctl/incoming/$D_RUN/old" && remove ".deployctl/incoming/$D_RUN/old"
 }
 
@@ -247,88 +263,6 @@ changed_since() {
   find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
   D_WRONG=$(find "$1" "$D_SINCE" "../.deployctl/manifests/$1" 2>/dev/null | head -n 1)
   [ -n "$D_WRONG" ]
-}
-
-# ---- verification: a tree against its manifest ------------------------------------------------------------------
-
-verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
-  D_GOT=$(shape "$1" | sha | cut -c1-64)
-  if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
-    D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
-    return 1
-  fi
-  verify_content "$1" "$2"
-}
-
-shape() {
-  (
-    cd "$1" || exit 1
-    if find . -prune -printf '' >/dev/null 2>&1; then
-      find . -mindepth 1 -printf '%y %m %p\002%l\0' | tr '\000\n' '\n\001'
-    else
-      D_STX=$(printf '\002')
-      for D_M in $D_MODES; do
-        find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
-          sed "s/^/${D_M%%:*} ${D_M#*:} /; s/\$/$D_STX/"
-      done
-      find . -type l -print0 | tr '\000\n' '\n\001' | while IFS= read -r D_P; do
-        D_L=$(real_name "$D_P")
-        D_L=$(readlink "${D_L%x}" && echo x)
-        printf 'l 777 %s\002%s\n' "$D_P" "$(printf %s "${D_L%?x}" | tr '\n' '\001')"
-      done
-    fi
-  ) | sort
-}
-
-real_name() { printf '%sx' "$1" | tr '\001' '\n'; }
-
-misshapen() { # a few differing names for the message; names with odd bytes may be missing from it
-  sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$2" | sort >"$D_ROOT/.deployctl/incoming/$D_RUN/expected" 2>/dev/null || return
-  shape "$1" | sed "s/$(printf '\002').*//" | sort | diff "$D_ROOT/.deployctl/incoming/$D_RUN/expected" - |
-    sed -n 's/^< /lacks /p; s/^> /has /p' | head -n 4 | tr '\n' ';'
-  rm -f "$D_ROOT/.deployctl/incoming/$D_RUN/expected"
-}
-
-verify_content() {
-  D_LISTS=$D_ROOT/.deployctl/incoming/${D_RUN}
-  if [ ! -d "$D_LISTS" ]; then # a look at a live release: leave nothing
-    D_LISTS=$(mktemp -d 2>/dev/null) || D_LISTS=/tmp/deployctl-$D_RUN && mkdir -p "$D_LISTS"
-    D_TEMPORARY=$D_LISTS
-  fi
-  grep '^f' "$2" | grep -v '\\' | cut -d' ' -f4- | sed 's| | *./|' >"$D_LISTS/sums" || blame "$D_LISTS" 31 "cannot write a list"
-  sed -n '/\\/s/^\([fdl]\) [0-7]* [0-9]* \([-0-9a-f]*\) /\1 \2 /p' "$2" | octal_names >"$D_LISTS/odd"
-  (
-    cd "$1" || exit 1
-    if [ -s "$D_LISTS/sums" ] && ! sums_match && ! sha -c "$D_LISTS/sums" >/dev/null 2>&1; then
-      sha -c "$D_LISTS/sums" 2>/dev/null | grep -v ': OK$' | head -n 3 | tr '\n' ';'
-      exit 1
-    fi
-    while read -r D_TYPE D_SUM && IFS= read -r D_NAME; do
-      [ "$D_TYPE" = f ] || continue
-      D_FILE=$(printf '%bx' "$D_NAME")
-      [ "$(sha_of "./${D_FILE%x}")" = "$D_SUM" ] || { printf '%s: FAILED' "$D_NAME"; exit 1; }
-    done <"$D_LISTS/odd"
-  ) >"$D_LISTS/wrong" 2>&1
-  D_STATUS=$?
-  [ $D_STATUS = 0 ] || D_WRONG="content differs from the manifest: $(cat "$D_LISTS/wrong")"
-  rm -f "$D_LISTS/sums" "$D_LISTS/odd" "$D_LISTS/wrong"
-  [ -z "${D_TEMPORARY-}" ] || rm -rf "$D_TEMPORARY"
-  return $D_STATUS
-}
-
-sums_match() { # one process for thousands of files; sha -c has the last word when it finds a difference
-  has_openssl && has xargs && has cmp &&
-    cut -c67- "$D_LISTS/sums" | tr '\n' '\000' | xargs -0 openssl dgst -sha256 -r 2>/dev/null | cmp -s - "$D_LISTS/sums"
-}
-
-octal_names() { # "f SUM na\x0ame" to two lines: "f SUM" and a name for printf %b
-  awk 'function hex(c) { return index("0123456789abcdef", c) - 1 }
-    { s = $0; sub(/^[^ ]* [^ ]* /, "", s); print $1, $2; out = ""
-      while ((i = index(s, "\\x")) > 0) {
-        out = out substr(s, 1, i - 1) sprintf("\\0%03o", hex(substr(s, i + 2, 1)) * 16 + hex(substr(s, i + 3, 1)))
-        s = substr(s, i + 4)
-      }
-      print out s }'
 }
 
 # ---- shared: what outlives releases is linked relatively into each -----------------------------------------------
@@ -400,6 +334,7 @@ do_revert() {
 do_confirm() {
   record "$D_RECORD"
   cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
+  (cd .. && owned) || { remove "$D_RUN"; say live "$(readlink "$D_ROOT/current")"; return; }
   for D_T in * .[!.]*; do
     [ -e "$D_T" ] && remove "$D_T"
   done

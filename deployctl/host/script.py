@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Self
 
 from deployctl.errors import Code, HostError
 from deployctl.host.layout import way_up
@@ -33,14 +34,18 @@ def library(name: str) -> str:
     return re.sub(r"(?m)^\s*(#.*)?\n", "", text)
 
 
-_BASE = library("remote.sh")
-_PARTS = tuple(library(name) for name in ("moments.sh",))
+_BASE = library("remote.sh") + library("verify.sh")
+_MOMENTS = library("moments.sh")
+_PARTS = (_MOMENTS,)
+_UPON_MOMENTS = tuple(library(name) for name in ("upkeep.sh",))  # these use its functions
 
 
 def functions_for(name: str) -> str:
-    """Return what `do_<name>` needs: remote.sh, and the part that defines it."""
+    """Return what `do_<name>` needs: remote.sh with verify.sh, and the part that defines it."""
     if f"do_{name}()" in _BASE:
         return _BASE + "".join(part for part in _PARTS if name == "activate")
+    if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
+        return _BASE + _MOMENTS + part
     return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
 
 
@@ -100,8 +105,19 @@ class Answer:
     _rest: bytes = b""
     _tapped: bool = False
 
+    @classmethod
+    def of_errors(cls, nonce: str, tap: Callable[[bytes], None]) -> Self:
+        """Return what takes standard error: all of it is the hook's, up to our one line at its end."""
+        return cls(nonce, tap=tap, _tapped=True)
+
     def feed(self, data: bytes) -> None:
         """Take in standard output; lines that are not ours are noise of the login shell."""
+        if self._tapped and self.tap and self.nonce.encode() not in self._rest + data:
+            whole = (self._rest + data).rfind(b"\n") + 1
+            block, self._rest = (self._rest + data)[:whole], (self._rest + data)[whole:]
+            if block:
+                self.tap(block)
+            data = b""  # what may be the beginning of a line of ours waits for its end
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > NOISE_BYTES:
             if self._tapped and self.tap:
@@ -124,6 +140,15 @@ class Answer:
 
     def add_noise(self, text: str) -> None:
         self.noise = (self.noise + text)[-NOISE_BYTES:]
+
+    def add_noise_bytes(self, data: bytes) -> None:
+        self.add_noise(data.decode("utf-8", "surrogateescape"))
+
+    def flush(self) -> None:
+        """Pass on what came behind the last newline."""
+        if self._rest and self._tapped and self.tap:
+            self.tap(self._rest)
+            self._rest = b""
 
     def all(self, key: str) -> list[str]:
         return [value for name, value in self.fields if name == key]

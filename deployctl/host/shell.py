@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.2  # how often a silent command looks for a cancel and its deadline
 RECEIVE_BYTES = 1 << 16
+ERRORS_S = 2.0  # standard error may come this much later than the end that standard output tells of
 
 
 class Cancelled(Exception):  # noqa: N818 - nothing went wrong
@@ -95,24 +96,38 @@ def _converse(
     tap: Callable[[str, bytes], None] | None,
 ) -> Answer:
     answer = Answer(script.nonce, tap=partial(tap, "stdout") if tap else None)
+    errors = Answer.of_errors(script.nonce, partial(tap, "stderr") if tap else answer.add_noise_bytes)
     channel.settimeout(max(0.1, deadline - time.monotonic()))
     channel.exec_command(COMMAND)
     channel.sendall(script.text.encode("utf-8", "surrogateescape"))
     channel.settimeout(LOOK_S)
     while answer.status is None and time.monotonic() < deadline:
         cancel.check()
+        if not channel.recv_stderr_ready() or channel.recv_ready():
+            with contextlib.suppress(TimeoutError):
+                data = channel.recv(RECEIVE_BYTES)
+                answer.feed(data)
+                if not data:
+                    break
+        if channel.recv_stderr_ready():
+            errors.feed(channel.recv_stderr(RECEIVE_BYTES))
+    _rest_of_errors(channel, answer, errors)
+    return answer
+
+
+def _rest_of_errors(channel: paramiko.Channel, answer: Answer, errors: Answer) -> None:
+    """Take in what was said on standard error before the end: up to our line in it when a hook ran, else what is here."""
+    deadline = time.monotonic() + ERRORS_S
+    while channel.recv_stderr_ready() or (answer.one("status") and not errors.one("end")):
+        if time.monotonic() > deadline:
+            break
         with contextlib.suppress(TimeoutError):
-            data = channel.recv(RECEIVE_BYTES)
-            answer.feed(data)
+            data = channel.recv_stderr(RECEIVE_BYTES)
+            errors.feed(data)
             if not data:
                 break
-        while channel.recv_stderr_ready():
-            said = channel.recv_stderr(RECEIVE_BYTES)
-            if tap:
-                tap("stderr", said)
-            else:
-                answer.add_noise(said.decode("utf-8", "surrogateescape"))
-    return answer
+    answer.flush()
+    errors.flush()
 
 
 def _ended_early(

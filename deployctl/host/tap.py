@@ -10,9 +10,10 @@ from deployctl.host.script import printable
 
 LINE_BYTES = 4096  # a longer line is cut into several
 PASS_BYTES = 256 << 10  # of one hook; beyond it only the tail is kept
-TAIL_BYTES = 64 << 10
+EVENT_BYTES = 64  # what a line costs at least: a million empty ones are no small output
 TAIL_LINES = 20
 HIDDEN = "***"
+PART = 4  # of a secret of several lines, each line that is at least this long is one of its own
 
 
 class Tap:
@@ -20,10 +21,13 @@ class Tap:
 
     def __init__(self, emit: Callable[[str, str], None], secrets: Sequence[str] = ()) -> None:
         self._emit = emit
-        self._secrets = sorted((secret for secret in secrets if secret), key=len, reverse=True)
+        self._secrets = _with_parts(secrets)
+        self._hidden = [
+            (secret.encode("utf-8", "surrogateescape"), HIDDEN.encode()) for secret in self._secrets
+        ]
+        self._longest = max((len(secret) for secret, _ in self._hidden), default=0)
         self._rest = {"stdout": b"", "stderr": b""}
-        self._tail: deque[str] = deque()
-        self._tail_size = 0
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._passed_bytes = 0
         self._lock = threading.Lock()
         self._blank = {"stdout": 0, "stderr": 0}  # empty lines held back: at the end they say nothing
@@ -31,12 +35,20 @@ class Tap:
     def take(self, stream: str, data: bytes) -> None:
         with self._lock:
             *lines, rest = (self._rest[stream] + data).split(b"\n")
-            while len(rest) > LINE_BYTES:
-                lines.append(rest[:LINE_BYTES])
-                rest = rest[LINE_BYTES:]
+            if len(rest) > LINE_BYTES + self._longest:
+                rest = self._cut(rest, lines)
             self._rest[stream] = rest
-            for line in lines:
+            for line in lines if self._passed_bytes <= PASS_BYTES else lines[-TAIL_LINES:]:
                 self._line(stream, line)
+
+    def _cut(self, rest: bytes, lines: list[bytes]) -> bytes:
+        """Make lines of a long one that has no end yet; never through the middle of a secret."""
+        for secret, hidden in self._hidden:
+            rest = rest.replace(secret, hidden)
+        while len(rest) > LINE_BYTES + self._longest:
+            lines.append(rest[:LINE_BYTES])
+            rest = rest[LINE_BYTES:]
+        return rest
 
     def end(self) -> list[str]:
         """Pass on what has no newline at its end, and return the last lines."""
@@ -45,10 +57,10 @@ class Tap:
                 if rest:
                     self._line(stream, rest)
             self._rest = {"stdout": b"", "stderr": b""}
-            return list(self._tail)[-TAIL_LINES:]
+            return list(self._tail)
 
     def _line(self, stream: str, raw: bytes) -> None:
-        text = self.clean(raw[:LINE_BYTES].decode("utf-8", "replace"))
+        text = self.clean(raw.decode("utf-8", "replace"))[:LINE_BYTES]
         if not text:
             self._blank[stream] += 1
             return
@@ -58,10 +70,7 @@ class Tap:
 
     def _pass(self, stream: str, text: str, size_bytes: int) -> None:
         self._tail.append(text)
-        self._tail_size += len(text)
-        while self._tail_size > TAIL_BYTES:
-            self._tail_size -= len(self._tail.popleft())
-        before, self._passed_bytes = self._passed_bytes, self._passed_bytes + size_bytes
+        before, self._passed_bytes = self._passed_bytes, self._passed_bytes + max(EVENT_BYTES, size_bytes)
         if self._passed_bytes <= PASS_BYTES:
             self._emit(stream, text)
         elif before <= PASS_BYTES:
@@ -72,3 +81,14 @@ class Tap:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return printable(text.rstrip("\r"))
+
+
+def _with_parts(secrets: Sequence[str]) -> list[str]:
+    """Return the secrets and the lines of those that have several, the longest first."""
+    parts = {
+        part
+        for secret in secrets
+        for part in (secret, secret.strip(), *(line.strip() for line in secret.splitlines()))
+        if part and (part == secret or len(part) >= PART)
+    }
+    return sorted(parts, key=len, reverse=True)

@@ -71,9 +71,8 @@ def _switch(run: Run, release: str, trees: dict[str, str]) -> Result:
         member.message, member.finished = "unchanged", True
         run.events.host(member.name, "probe", State.OK, message="unchanged", data={"live": release})
     working = [m for m in members if m not in resting]
-    switching = [m for m in working if m.facts and m.facts.live != release]
-    if switching and not run.switch(switching, release, trees):
-        return run.reverted(switching)
+    if working and not run.switch(working, release, trees):
+        return run.reverted(working)
     run.confirm(members, release)
     return run.finish(Outcome.RELEASED if working else Outcome.UNCHANGED)
 

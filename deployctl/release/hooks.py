@@ -13,7 +13,10 @@ LOCAL = ("build", "released", "failed")  # run here, the others on the hosts
 
 
 def on_hosts(hooks: Sequence[Hook], hosts: Iterable[Host]) -> dict[str, list[dict[str, Any]]]:
-    """Return each host's hooks in their order, by host name; a `once` hook goes to the first host it fits."""
+    """Return each host's hooks in their order, by host name; a `once` hook goes to the first host it fits.
+
+    `hosts` are all that take part, not those of one batch: else a `once` hook would run once in each.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     hosts = tuple(hosts)
     for hook in hooks:
@@ -56,7 +59,7 @@ def batches(text: str | None, hosts: int) -> list[int]:
     """Turn `--batch` into sizes that add up to `hosts`: numbers or percent, the last one repeated. ValueError."""
     if hosts == 0:
         return []
-    sizes = [_size(part.strip(), hosts) for part in (text or "100%").split(",")]
+    sizes = [_size(part.strip(), hosts) for part in ("100%" if text is None else text).split(",")]
     found: list[int] = []
     while (left := hosts - sum(found)) > 0:
         found.append(min(left, sizes[min(len(found), len(sizes) - 1)]))

@@ -69,6 +69,7 @@ def run_here(
         environment=environment,
     )
     answer = Answer(script.nonce, tap=lambda data: tap.take("stdout", data))
+    errors = Answer.of_errors(script.nonce, lambda data: tap.take("stderr", data))
     process = subprocess.Popen(
         ["sh", "-s"],
         stdin=subprocess.PIPE,
@@ -85,8 +86,13 @@ def run_here(
             process.stdin.write(script.text.encode("utf-8", "surrogateescape"))
             process.stdin.flush()
         ready.register(process.stdout, selectors.EVENT_READ, answer.feed)
-        ready.register(process.stderr, selectors.EVENT_READ, lambda data: tap.take("stderr", data))
-        while answer.status is None and time.monotonic() < deadline and not stopped() and ready.get_map():
+        ready.register(process.stderr, selectors.EVENT_READ, errors.feed)
+        while (
+            not (answer.status is not None and errors.one("end"))
+            and time.monotonic() < deadline
+            and not stopped()
+            and ready.get_map()
+        ):
             for key, _ in ready.select(LOOK_S):
                 data = os.read(key.fd, READ_BYTES)
                 key.data(data)
@@ -94,9 +100,13 @@ def run_here(
                     ready.unregister(key.fileobj)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()  # ends what is left of it
+    answer.flush()
+    errors.flush()
     status = answer.one("status")
+    if status is None and time.monotonic() < deadline:
+        return "was stopped" if stopped() else "was killed"
     if status is None:
-        return "was stopped" if stopped() else f"did not end within {timeout_s:g} s and was killed"
+        return f"did not end within {timeout_s:g} s and was killed"
     return None if status == "0" else f"ended with status {status}"
 
 

@@ -19,11 +19,11 @@ from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
-from deployctl.release.hooks import batches
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer, Source
 from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
+from deployctl.release.prune import prune_after
 from deployctl.release.result import Result
 from deployctl.release.rollout import run_hooks
 from deployctl.release.run import Options, Run, open_run
@@ -58,10 +58,6 @@ def push(
     """
     options = replace(options or PushOptions(), **settings)
     refuse_build_hook(inventory, Path(source), options)
-    try:
-        batches(options.batch, 1)
-    except ValueError as error:
-        raise UsageError(f"--batch: {error}") from None
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
     with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
@@ -215,13 +211,14 @@ class _Push:
         if not run.switch(working, choice.release, {m.name: tree.digest for m in working}):
             return run.reverted(working)
         run.confirm(working, choice.release)
+        prune_after(run, working, choice.release)
         return run.finish(Outcome.MIXED if self._tolerated_failures() else Outcome.RELEASED)
 
     def _run_staged_hooks(self, members: Sequence[Member], release: str) -> None:
         """Run them on hosts that were staged now; what they change there becomes part of the release."""
-        run_hooks(self._run, "staged", members, Phase.STAGE, release)
-        if self._run.inventory.release.hooks["staged"] and not self._run.fleet.stopping():
-            sound = [member for member in members if not member.failed]
+        hooked = run_hooks(self._run, "staged", members, Phase.STAGE, release)
+        if not self._run.fleet.stopping():
+            sound = [member for member in hooked if not member.failed]
             self._run.fleet.each("settle", sound, lambda _m: {"values": {"ID": release}}, together=True)
 
     def _tolerated_failures(self) -> bool:

@@ -6,7 +6,7 @@ any failure: links back on all that had switched, then the activated hooks of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployctl.host.layout import live_release
@@ -53,9 +53,10 @@ class Rollout:
 
     def _activate(self, batch: Sequence[Member]) -> None:
         stopping = self._run.fleet.stopping
-        self.hooks("activating", batch, Phase.ACTIVATE)
+        switching = [member for member in batch if member.live != f"releases/{self._release}"]
+        self.hooks("activating", switching, Phase.ACTIVATE)
         if not stopping():
-            self._switch([member for member in batch if member.live != f"releases/{self._release}"])
+            self._switch(switching)
         if not stopping():
             self.hooks("activated", batch, Phase.ACTIVATE)
         if not stopping():
@@ -87,7 +88,7 @@ class Rollout:
 
     def hooks(self, moment: str, members: Sequence[Member], phase: Phase) -> None:
         """Run one moment's hooks on the hosts they are for."""
-        run_hooks(self._run, moment, members, phase, self._release)
+        run_hooks(self._run, moment, members, phase, self._release, of=self._members)
 
     def _check(self, batch: Sequence[Member]) -> None:
         run = self._run
@@ -103,7 +104,8 @@ class Rollout:
                 "environment": environment(run.inventory.app, self._release, host, member.before),
             }
 
-        run.fleet.each("check", batch, values, together=True)
+        longest_s = sum(check.timeout_s for check in checks)
+        run.fleet.each("check", batch, values, together=True, timeout_s=max(run.options.timeout_s, longest_s))
 
     # ---- the way back
 
@@ -154,12 +156,14 @@ class Rollout:
                     run.inventory.app, live_release(member.live) or "", host, self._release
                 ),
                 "quiet": True,
+                "timeout_s": run.options.timeout_s,
             }
 
         concerned = [member for member in members if member.name in hooks]
         for member in concerned:
             member.answer = {}
-        run.fleet.each("hook", concerned, values, together=True, stoppable=False)
+        longest_s = longest(hooks.values(), run.options.timeout_s)
+        run.fleet.each("hook", concerned, values, together=True, stoppable=False, timeout_s=longest_s)
         for member in concerned:
             if not member.answer:
                 member.reload_failed = True
@@ -167,12 +171,23 @@ class Rollout:
                 member.state, member.code, member.message = kept[member.name]
 
 
-def run_hooks(run: Run, moment: str, members: Sequence[Member], phase: Phase, release: str) -> None:
-    """Run one moment's hooks on those of `members` that they are for."""
+def run_hooks(
+    run: Run,
+    moment: str,
+    members: Sequence[Member],
+    phase: Phase,
+    release: str,
+    *,
+    of: Sequence[Member] | None = None,
+) -> list[Member]:
+    """Run one moment's hooks on those of `members` that they are for, and return these.
+
+    `of` are all hosts that the moment comes to, the first of which a `once` hook is for; default `members`.
+    """
     hosts: dict[str, Host] = {host.name: host for host in run.inventory.hosts}
-    hooks = on_hosts(run.inventory.release.hooks[moment], [hosts[member.name] for member in members])
-    if not hooks:
-        return
+    everyone = [hosts[member.name] for member in of or members]
+    hooks = on_hosts(run.inventory.release.hooks[moment], everyone)
+    concerned = [member for member in members if member.name in hooks]
 
     def values(member: Member) -> dict[str, Any]:
         return {
@@ -181,6 +196,14 @@ def run_hooks(run: Run, moment: str, members: Sequence[Member], phase: Phase, re
             "hooks": hooks[member.name],
             "dir": f"releases/{release}",
             "environment": environment(run.inventory.app, release, hosts[member.name], member.before),
+            "timeout_s": run.options.timeout_s,
         }
 
-    run.fleet.each("hook", [m for m in members if m.name in hooks], values, together=True)
+    longest_s = longest(hooks.values(), run.options.timeout_s)
+    run.fleet.each("hook", concerned, values, together=True, timeout_s=longest_s)
+    return concerned
+
+
+def longest(hooks: Iterable[Sequence[Mapping[str, Any]]], timeout_s: float) -> float:
+    """Return how long the hooks of one host may take together at most, where one without a limit has `timeout_s`."""
+    return max((sum(hook["timeout_s"] or timeout_s for hook in each) for each in hooks), default=timeout_s)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import Exit, SourceError
+from deployctl.errors import Exit, SourceError, UsageError
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
@@ -26,7 +26,7 @@ from deployctl.inventory import Inventory, resolve_vars, secret_values, select
 from deployctl.model import Outcome, State
 from deployctl.release.events import Events, Observer, Silent
 from deployctl.release.fleet import Fleet
-from deployctl.release.hooks import environment
+from deployctl.release.hooks import batches, environment
 from deployctl.release.local import LocalHooks, local_hooks
 from deployctl.release.locking import Locks
 from deployctl.release.loop import Loop
@@ -156,7 +156,7 @@ class Run:
             if self.loop.signals.count:
                 self.fleet.stop()
         if answer is False:
-            self.declined = True
+            self.declined = True  # says so at the end
             self.fleet.stop()
         return bool(answer) and not self.fleet.stopping()
 
@@ -255,6 +255,8 @@ class Run:
         code = keys.pop("code", None) or exit_code(outcome, interrupted)
         hosts = {member.name: member.summary() for member in self.fleet}
         sent_bytes = sum(member.sent_bytes for member in self.fleet)
+        if self.declined and not message:
+            message = "the answer was no"
         if message:
             keys["message"] = message
         if outcome is Outcome.MIXED:
@@ -295,8 +297,11 @@ class Run:
 
     def staged(self, members: Sequence[Member]) -> Result:
         """End a `--no-activate` run: every host holds the release, none serves it yet."""
+        text = record(
+            "stage", self.events.run, self.events.release or "", self.author, message=self.options.message
+        )
         self.fleet.each(
-            "confirm", members, lambda _m: {"values": {"RECORD": ""}}, together=True, stoppable=False
+            "confirm", members, lambda _m: {"values": {"RECORD": text}}, together=True, stoppable=False
         )
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
@@ -342,6 +347,10 @@ def open_run(
 
     Nothing is contacted and nothing is forked yet: that is `connect`'s. UsageError, InventoryError.
     """
+    try:
+        batches(options.batch, 1)
+    except ValueError as error:
+        raise UsageError(f"--batch: {error}") from None
     hosts = select(inventory, options.limit)
     warnings = list(inventory.warnings)
     targets = resolve_targets(hosts, environ=options.environ, warn=warnings)
