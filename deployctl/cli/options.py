@@ -76,6 +76,7 @@ class Common:
             "wait_lock_s": self.wait_lock or 0.0,
             "ask_pass": self.ask_pass,
             "ask": asker(),
+            "debug": self.debug,
         }
 
     @property

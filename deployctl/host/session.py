@@ -16,6 +16,7 @@ from deployctl.host.lock import Lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import run_script
+from deployctl.host.tap import hide
 from deployctl.host.target import Target
 from deployctl.model import Shared
 
@@ -33,6 +34,7 @@ class Site:
     timeout_s: float
     environments: dict[str, dict[str, str]] = field(default_factory=dict)  # vars of each host, for hooks
     secrets: tuple[str, ...] = ()  # values that no output may show
+    debug: bool = False  # tell every remote command as it is sent
 
 
 @dataclass(slots=True)
@@ -77,9 +79,13 @@ class Session:
         tap: Callable[[str, bytes], None] | None = None,
     ) -> Answer:
         """Run `do_<name>` on the host under the operation's limits; HostError or Cancelled."""
+        script = self.script(name, values, environment=environment)
+        if self.site.debug:
+            for line in script.head.splitlines():
+                operation.log("command", hide(line, self.site.secrets))
         return run_script(
             self.connection(operation.timeout_s),
-            self.script(name, values, environment=environment),
+            script,
             timeout_s=timeout_s or operation.timeout_s,
             cancel=operation.cancel,
             tap=tap,

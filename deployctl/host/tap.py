@@ -83,6 +83,11 @@ class Tap:
         return printable(text.rstrip("\r"))
 
 
+def hide(text: str, secrets: Sequence[str]) -> str:
+    """Hide secrets in a text that is all there at once."""
+    return Tap(lambda _stream, _text: None, secrets).clean(text)
+
+
 def _with_parts(secrets: Sequence[str]) -> list[str]:
     """Return the secrets and the lines of those that have several, the longest first."""
     parts = {

@@ -70,6 +70,7 @@ class Options:
     batch: str | None = None
     batch_wait_s: float = 0.0
     confirm: Question | None = None  # put before each batch
+    debug: bool = False  # tell every remote command as it is sent
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -371,6 +372,7 @@ def open_run(
         timeout_s=options.timeout_s,
         environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
         secrets=tuple(secret_values(hosts, options.environ)),
+        debug=options.debug,
     )
     forks = min(options.forks or FORKS, len(hosts))
     with stop_signals() as signals:
