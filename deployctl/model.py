@@ -22,6 +22,9 @@ class Phase(StrEnum):
     CHECK = "check"
     REVERT = "revert"
     CLEAN = "clean"
+    PRUNE = "prune"
+    COPY = "copy"
+    RUN = "run"
 
 
 class State(StrEnum):

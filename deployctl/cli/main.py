@@ -17,6 +17,7 @@ from deployctl.errors import DeployctlError, Exit
 COMMANDS = {
     "push": "put SOURCE on every host and make it live, or change nothing",
     "activate": "make a release live that `push --no-activate` staged",
+    "prune": "delete releases beyond `keep`, and leftovers of dead runs",
     "inventory": "show the resolved hosts; `inventory schema` prints the JSON Schema",
     "demo": "throwaway hosts on this machine and a real push to them",
     "completion": "print a shell's completion script",

@@ -31,6 +31,7 @@ from deployctl.host.script import Answer
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
 from deployctl.host.staging import Plan, stage
+from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase
 
 CANCEL_S = 0.8  # a cancelled operation that has not ended by then is reported as cancelled all the same
@@ -210,4 +211,6 @@ STEPS: dict[str, Step] = {
     "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
+    "survey": survey,
+    "prune": prune,
 }

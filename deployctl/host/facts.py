@@ -78,11 +78,11 @@ def read_facts(answer: Answer, root: str) -> Facts:
 
 
 def parse_history(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the records of a host's history; a torn line, as a crash leaves it, is passed over."""
+    """Return the records of a host's history; a torn one, as a crash leaves it, is passed over, what follows on its line is not."""
     records = []
     for line in lines:
         try:
-            record = json.loads(line)
+            record = json.loads(line[max(0, line.rfind('{"schema"')) :])
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record.get("release"), str):

@@ -1,0 +1,86 @@
+# Remote commands that keep a deploy root tidy and look whether it is fit. Sent behind remote.sh and moments.sh.
+
+# ---- prune -----------------------------------------------------------------------------------------------------
+# A release leaves releases/ by one rename into the directory of the run; only then does its manifest go, then its files.
+# Whenever that ends early, what is in releases/ is whole, and the rest is removed by the next run.
+
+do_survey() {
+  cd "$D_ROOT" 2>/dev/null || return 0
+  unlinked
+  say current "$(readlink current 2>/dev/null)"
+  for D_T in releases/*; do
+    ours "${D_T##*/}" && say release "${D_T##*/}"
+  done
+  [ -r .deployctl/history.jsonl ] || return 0
+  head -n 1 .deployctl/history.jsonl | sed "s/^/$D_NONCE first /"
+  grep -e '"event": "confirm"' -e '"event": "stage"' .deployctl/history.jsonl | tail -n 4000 | sed "s/^/$D_NONCE history /"
+}
+
+# Never through a link: what is behind it need not be ours.
+unlinked() {
+  for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
+    [ ! -L "$D_T" ] || fail 32 "$D_ROOT/$D_T is a link: nothing behind it is removed"
+  done
+}
+
+ours() { [ -d "releases/$1" ] && [ ! -L "releases/$1" ] && [ -f ".deployctl/manifests/$1" ]; }
+
+do_prune() {
+  prove_lock
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  unlinked
+  D_COUNT=0
+  for D_T in .deployctl/incoming/*; do
+    [ -d "$D_T" ] && [ "$D_T" != ".deployctl/incoming/$D_RUN" ] && D_COUNT=$((D_COUNT + 1))
+  done
+  say leftovers "$D_COUNT"
+  (do_prepare) || exit 1
+  D_AWAY=.deployctl/incoming/$D_RUN
+  D_LIVE=$(cd -P current 2>/dev/null && pwd -P)
+  D_HERE=$(pwd -P)
+  D_STUCK=
+  for D_T in $D_IDS; do
+    prune_release "$D_T"
+  done
+  prune_manifests
+  prune_artifacts
+  rm -f .deployctl/version.?* .deployctl/lock.owner.?*
+  for D_T in .deployctl/incoming/*; do
+    [ ! -d "$D_T" ] || remove "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
+  done
+  [ -z "$D_STUCK" ] || fail 32 "$D_STUCK"
+}
+
+prune_release() {
+  ours "$1" || return 0
+  case $D_LIVE/ in "$D_HERE/releases/$1"/*) return 0 ;; esac
+  [ -w "releases/$1" ] || chmod u+rwx "releases/$1" 2>/dev/null # a directory that moves is written to: its .. changes
+  if ! D_ERR=$(mv "releases/$1" "$D_AWAY/$1" 2>&1); then
+    D_STUCK="${D_STUCK:-cannot move releases/$1 away: $(one_line "$D_ERR")}"
+    return
+  fi
+  rm -f ".deployctl/manifests/$1" ".deployctl/manifests/$1.settled"
+  say removed "$1"
+  remove "$D_AWAY/$1" || D_STUCK="${D_STUCK:-cannot remove all of releases/$1: the rest is in $D_ROOT/$D_AWAY}"
+}
+
+prune_manifests() { # of releases that are gone
+  for D_T in .deployctl/manifests/*; do
+    D_NAME=${D_T##*/}
+    D_NAME=${D_NAME%.settled}
+    case $D_NAME in
+    [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]Z-????????)
+      [ -e "releases/$D_NAME" ] || [ -L "releases/$D_NAME" ] || rm -f "$D_T"
+      ;;
+    esac
+  done
+}
+
+prune_artifacts() { # all of them, or with D_AGE those older than a day
+  D_OLD=
+  [ -z "$D_AGE" ] || D_OLD='-mtime +0'
+  # shellcheck disable=SC2086
+  say artifacts "$(find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD | wc -l | tr -d ' ')"
+  # shellcheck disable=SC2086
+  find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD -exec rm -f {} +
+}
