@@ -46,8 +46,6 @@ def functions_for(name: str) -> str:
         return _BASE + "".join(part for part in _PARTS if name == "activate")
     if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
         return _BASE + _MOMENTS + part
-    if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
-        return _BASE + _MOMENTS + part
     return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
 
 

@@ -24,7 +24,6 @@ from deployctl.release.member import Member
 from deployctl.release.packing import Packer, Source
 from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
 from deployctl.release.prune import prune_after
-from deployctl.release.prune import prune_after
 from deployctl.release.result import Result
 from deployctl.release.rollout import run_hooks
 from deployctl.release.run import Options, Run, open_run
@@ -212,7 +211,6 @@ class _Push:
         if not run.switch(working, choice.release, {m.name: tree.digest for m in working}):
             return run.reverted(working)
         run.confirm(working, choice.release)
-        prune_after(run, working, choice.release)
         prune_after(run, working, choice.release)
         return run.finish(Outcome.MIXED if self._tolerated_failures() else Outcome.RELEASED)
 
