@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from deployctl.inventory import load_inventory
     from deployctl.release.activate import activate
     from deployctl.release.push import push
+    from deployctl.release.rollback import rollback
 
 __version__ = "0.1.0"
 
-__all__ = ["TaskFailed", "WorkerPool", "__version__", "activate", "load_inventory", "push"]
+__all__ = ["TaskFailed", "WorkerPool", "__version__", "activate", "load_inventory", "push", "rollback"]
 
 _HOMES = {
     "TaskFailed": "deployctl.errors",
@@ -28,6 +29,7 @@ _HOMES = {
     "activate": "deployctl.release.activate",
     "load_inventory": "deployctl.inventory",
     "push": "deployctl.release.push",
+    "rollback": "deployctl.release.rollback",
 }
 
 

@@ -16,6 +16,7 @@ from deployctl.errors import DeployctlError, Exit
 
 COMMANDS = {
     "push": "put SOURCE on every host and make it live, or change nothing",
+    "rollback": "make an earlier release live again (default: the one before)",
     "activate": "make a release live that `push --no-activate` staged",
     "prune": "delete releases beyond `keep`, and leftovers of dead runs",
     "inventory": "show the resolved hosts; `inventory schema` prints the JSON Schema",

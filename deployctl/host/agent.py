@@ -21,12 +21,14 @@ from typing import Any
 
 from deployctl.engine.child import Line, Message
 from deployctl.errors import DEFECT_HINT, Code, HostError
+from deployctl.host.everyday import copy_back, copy_send, copy_switch, run_command
 from deployctl.host.facts import read_facts
 from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
 from deployctl.host.lock import BEAT_S, LEASE_S, take_lock
 from deployctl.host.moments import check, hook
 from deployctl.host.operation import Operation
+from deployctl.host.reading import standing, verify, whole
 from deployctl.host.script import Answer
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
@@ -121,16 +123,20 @@ def _stay_silent() -> None:
     os.close(null)
 
 
-def connect(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:
+def connect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Connect and, unless `{"probe": false}`, look at the deploy root."""
     operation.begin(Phase.CONNECT)
     connection = session.connection(operation.timeout_s)
     operation.cancel.check()
     operation.ok()
+    learned = [*session.jumps.learned, *([connection.learned] if connection.learned else [])]
+    said = {"learned": [[each.path, each.line] for each in learned]}
+    if not command.get("probe", True):
+        return said
     operation.begin(Phase.PROBE)
     session.facts = read_facts(session.run(operation, "probe"), session.root)
     operation.ok()
-    learned = [*session.jumps.learned, *([connection.learned] if connection.learned else [])]
-    return {"facts": session.facts.to_json(), "learned": [[each.path, each.line] for each in learned]}
+    return {"facts": session.facts.to_json(), **said}
 
 
 def stage_release(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
@@ -211,6 +217,13 @@ STEPS: dict[str, Step] = {
     "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
+    "standing": standing,
+    "verify": verify,
+    "whole": whole,
     "survey": survey,
     "prune": prune,
+    "run": run_command,
+    "copy_send": copy_send,
+    "copy_switch": copy_switch,
+    "copy_back": copy_back,
 }

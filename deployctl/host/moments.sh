@@ -210,8 +210,8 @@ do_settle() {
   has sha256sum || D_SHA="shasum -a 256"
   {
     find . -type f "$D_SINCE" "$D_STAMP" -exec $D_SHA {} + &&
-      sed -n 's/^f [0-7]* [0-9]* [0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
-        [ -f "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
+      sed -n 's/^[fdl] [0-7]* [0-9]* [-0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
+        [ -e "./$D_NAME" ] || [ -L "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
       done
   } >"$D_LIST" && { [ ! -s "$D_LIST" ] || mv -f "$D_LIST" "$D_STAMP.settled"; } ||
     blame "$D_ROOT/.deployctl" 31 "cannot record what the hooks changed"

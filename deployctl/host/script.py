@@ -36,14 +36,14 @@ def library(name: str) -> str:
 
 _BASE = library("remote.sh") + library("verify.sh")
 _MOMENTS = library("moments.sh")
-_PARTS = (_MOMENTS,)
-_UPON_MOMENTS = tuple(library(name) for name in ("upkeep.sh",))  # these use its functions
+_PARTS = (_MOMENTS, library("reading.sh"))
+_UPON_MOMENTS = tuple(library(name) for name in ("upkeep.sh", "everyday.sh"))  # these use its functions
 
 
 def functions_for(name: str) -> str:
     """Return what `do_<name>` needs: remote.sh with verify.sh, and the part that defines it."""
     if f"do_{name}()" in _BASE:
-        return _BASE + "".join(part for part in _PARTS if name == "activate")
+        return _BASE + (_MOMENTS if name == "activate" else "")
     if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
         return _BASE + _MOMENTS + part
     return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
@@ -56,6 +56,9 @@ class Script:
     name: str
     nonce: str
     text: str
+    head: (
+        str  # `text` without the shell functions and without the values of a hook's environment, for --debug
+    )
 
     @classmethod
     def build(
@@ -73,8 +76,9 @@ class Script:
         lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH"]
         lines += [f"D_{key}={quote(value)}" for key, value in settings.items()]
         lines.append(share_function(shared or Shared()))
+        head = [f"sh -s <<: do_{name}", *lines[1:], *(f"export {key}=…" for key in environment or {})]
         lines.append(environment_function(environment or {}))
-        return cls(name, nonce, "\n".join([*lines, functions_for(name) + "main", ""]))
+        return cls(name, nonce, "\n".join([*lines, functions_for(name) + "main", ""]), "\n".join(head))
 
 
 def share_function(shared: Shared) -> str:
