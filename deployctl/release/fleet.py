@@ -202,14 +202,14 @@ class Fleet:
                 self._done(member, message)
 
     def _status(self, member: Member, message: Message) -> None:
-        member.phase = message["phase"]
-        if not member.failed:
-            member.state = State(message["state"])
-        if member.phase == Phase.PROBE:
+        if not self._minor:
+            member.phase = message["phase"]
+            member.state = member.state if member.failed else State(message["state"])
+        if message["phase"] == Phase.PROBE:
             self._connected(member)
         self._loop.events.host(
             member.name,
-            member.phase,
+            message["phase"],
             State(message["state"]),
             elapsed_s=message["elapsed_s"],
             data=message["data"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deployctl.engine.crew import Arrival
-from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.errors import UsageError
 from deployctl.host.staging import Action
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
@@ -56,14 +56,11 @@ def push(
     """
     options = replace(options or PushOptions(), **settings)
     refuse_what_is_not_run(inventory)
+    check_max_failures(options.max_failures)
     with open_run("push", inventory, options, observer, source=str(source), dry_run=options.dry_run) as run:
         try:
             with run_directory(options.environ) as workdir:
                 return _Push(run, Path(source), options, workdir).perform()
-        except SourceError as error:
-            run.take_back()
-            run.finish(Outcome.REFUSED, code=Exit.SOURCE, message=error.message)
-            raise
         except LeaveAtOnce:
             return run.left_at_once()
 
@@ -77,6 +74,13 @@ def refuse_what_is_not_run(inventory: Inventory) -> None:
             f"{inventory.file}: {', '.join(named)}: this version of deployctl does not run hooks and checks",
             hint="remove them from the inventory, or run them before and after the push",
         )
+
+
+def check_max_failures(text: str | None) -> None:
+    try:
+        allowed_failures(text, 0)
+    except ValueError as error:
+        raise UsageError(f"--max-failures: {error}") from None
 
 
 class _Push:
@@ -102,10 +106,7 @@ class _Push:
 
     def perform(self) -> Result:
         run, fleet = self._run, self._run.fleet
-        try:
-            fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
-        except ValueError as error:
-            raise UsageError(f"--max-failures: {error}") from None
+        fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
         self._wait(lambda: self._packer.walked)
         if fleet.stopping():
             return run.stopped_before_live()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import Exit
+from deployctl.errors import DeployctlError, Exit
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
@@ -27,7 +27,7 @@ from deployctl.inventory import Inventory, select
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.events import Events, Observer, Silent
 from deployctl.release.fleet import Fleet
-from deployctl.release.loop import Loop
+from deployctl.release.loop import LeaveAtOnce, Loop
 from deployctl.release.member import Member
 from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, exit_code
@@ -243,10 +243,23 @@ class Run:
     def staged(self, members: Sequence[Member]) -> Result:
         """End a `--no-activate` run: every host holds the release, none serves it yet."""
         self.fleet.each(
-            "confirm", members, lambda _m: {"values": {"RECORD": ""}}, together=True, stoppable=False
+            "confirm",
+            members,
+            lambda _m: {"values": {"RECORD": ""}},
+            together=True,
+            stoppable=False,
+            minor=True,
         )
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
+
+    def broken_off(self, error: DeployctlError) -> None:
+        """End a run that SOURCE or a wrong call stopped before any host was changed."""
+        with contextlib.suppress(LeaveAtOnce):
+            self.take_back()
+        outcome = Outcome.REFUSED if error.exit_code is Exit.SOURCE else Outcome.FAILED
+        hint = {"hint": error.hint} if error.hint else {}
+        self.finish(outcome, code=error.exit_code, message=error.message, **hint)
 
     def left_at_once(self) -> Result:
         """End a run at the second signal: say what is known, wait for nothing."""
@@ -310,5 +323,8 @@ def open_run(
         )
         try:
             yield run
+        except DeployctlError as error:
+            run.broken_off(error)
+            raise
         finally:
             crew.stop()
