@@ -202,7 +202,7 @@ publish() {
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   sync_release
-  touch "../../manifests/$D_ID" # whatever in the release changes after this moment is newer than its manifest
+  settle "../../manifests/$D_ID"
 }
 
 sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
@@ -213,7 +213,7 @@ do_reverify() {
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
   cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
-  touch "$D_ROOT/.deployctl/manifests/$D_ID"
+  settle "$D_ROOT/.deployctl/manifests/$D_ID"
 }
 
 # A staged release that is about to be made live by another run than the one that staged it: read again, whole.
@@ -222,7 +222,21 @@ do_ready() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   [ "$(sha_of "../.deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID changed meanwhile"
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
-  touch "../.deployctl/manifests/$D_ID"
+  settle "../.deployctl/manifests/$D_ID"
+}
+
+# From the end of this on, whatever changes in the release is newer than its manifest. Clocks of file systems tick every
+# few milliseconds, busybox's find knows only whole seconds: a change within the same tick would go unnoticed.
+settle() {
+  touch "$1"
+  D_TICK=$D_ROOT/.deployctl/incoming/$D_RUN/tick
+  for D_N in 1 2 3 4 5 6 7 8 9 10; do
+    for D_T in 1 2 3 4 5 6 7 8 9 10 11 12; do
+      : >"$D_TICK"
+      [ -z "$(find "$D_TICK" -newer "$1")" ] || return 0
+      sleep 0.01 2>/dev/null
+    done
+  done
 }
 
 # The live release that should stay: only when something in it is newer than its manifest is it read again.
@@ -301,16 +315,13 @@ shape() {
         find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
           sed "s/^/${D_M%%:*} ${D_M#*:} /; s/\$/$D_STX/"
       done
-      find . -type l -print0 | tr '\000\n' '\n\001' | while IFS= read -r D_P; do
-        D_L=$(real_name "$D_P")
-        D_L=$(readlink "${D_L%x}" && echo x)
-        printf 'l 777 %s\002%s\n' "$D_P" "$(printf %s "${D_L%?x}" | tr '\n' '\001')"
-      done
+      find . -type l -exec sh -c 'for D_P; do
+        D_L=$(readlink "$D_P" && echo x)
+        printf "l 777 %s\002%s\n" "$(printf %s "$D_P" | tr "\n" "\001")" "$(printf %s "${D_L%?x}" | tr "\n" "\001")"
+      done' sh {} +
     fi
   ) | sort
 }
-
-real_name() { printf '%sx' "$1" | tr '\001' '\n'; }
 
 misshapen() { # a few differing names for the message; names with odd bytes may be missing from it
   plain_names "$2" | sort >"$D_ROOT/.deployctl/incoming/$D_RUN/expected" 2>/dev/null || return
@@ -378,8 +389,15 @@ share_file() {
   link_shared "$@"
 }
 
+make_way() { # directories of the release above a shared path; without the setgid bit that a deploy root may hand down
+  [ ! -d "./$1" ] || return 0
+  D_ERR=$(mkdir -p "./$1" 2>&1) || return 1
+  D_UP=$1
+  while chmod g-s "./$D_UP" && [ "$D_UP" != "${D_UP%/*}" ]; do D_UP=${D_UP%/*}; done
+}
+
 link_shared() {
-  case $1 in */*) D_ERR=$(mkdir -p "./${1%/*}" 2>&1) || return 1 ;; esac
+  case $1 in */*) make_way "${1%/*}" || return 1 ;; esac
   [ -L "./$1" ] && [ "$(readlink "./$1")" = "$2shared/$1" ] && return 0
   [ ! -e "./$1" ] && [ ! -L "./$1" ] || { D_ERR="the release brings $1 itself"; return 1; }
   D_ERR=$(ln -s "$2shared/$1" "./$1" 2>&1)
