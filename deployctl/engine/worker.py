@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import multiprocessing
+import multiprocessing.popen_fork  # now, not at the first fork, when a descriptor or a right may be missing
 import multiprocessing.util  # its exit handler waits for every child, and must be in place before the crew's
 import os
 import select
@@ -24,7 +25,7 @@ from deployctl.engine.child import Message, Servant, child_main
 from deployctl.errors import DeployctlError, Exit
 
 READ_BYTES = 1 << 18
-REAP_S = 2.0  # between the end of a worker's pipe and that of its process lie microseconds
+REAP_S = 2.0
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # The parent's ends of the pipes to every worker of this process, whichever crew has it. A worker closes them first of
@@ -171,17 +172,24 @@ class Worker:
 
     def bury(self, *, with_group: bool) -> str:
         """Reap the process, close its pipes, and return how it died; `with_group` ends what it has started."""
-        if self._process.exitcode is None:
-            self._process.join(REAP_S)
-        if not self.gone():
+        if not self._reaped():
             # Its pipe has ended but it lives: nothing it does can be heard any more.
             self.kill("closed its line to the parent and was killed")
-            self._process.join(REAP_S)
+            self._reaped()
         exitcode = self._process.exitcode
         if with_group:
             self.kill_group()
         self.forget()
         return self.doom or cause(exitcode)
+
+    def _reaped(self) -> bool:
+        """Wait until it is reaped, here or elsewhere; between the end of its pipes and that lie microseconds."""
+        deadline = time.monotonic() + REAP_S
+        while self._process.exitcode is None and exists(self.pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.0002)
+        return True
 
     def forget(self) -> None:
         """Close what belongs to it here."""
@@ -282,6 +290,14 @@ def cause(exitcode: int | None) -> str:
         name = f"signal {-exitcode}"
     hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
     return f"was killed by {name}{hint}"
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def look_at(pid: int) -> tuple[bool, float]:

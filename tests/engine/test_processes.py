@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -23,12 +24,13 @@ def pids(pool: WorkerPool) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 def test_ps_shows_the_names() -> None:
+    def shown() -> list[str]:
+        return [Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ") for pid in pids(pool)]
+
     with WorkerPool(2, name="my pool") as pool:
-        for _ in range(2):
-            pool.submit("k", tasks.title)
-        pool.wait("k")
-        shown = [Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ") for pid in pids(pool)]
-    assert shown == ["my pool: worker 1", "my pool: worker 2"]
+        wait_until(lambda: shown() == ["my pool: worker 1", "my pool: worker 2"])
+        pool.submit("k", tasks.title)
+        assert pool.wait("k")[0]["data"] in shown()
 
 
 def test_workers_are_forked_on_entry_and_gone_on_exit() -> None:
@@ -48,15 +50,22 @@ def test_workers_are_forked_on_entry_and_gone_on_exit() -> None:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_worker_holds_its_own_pipe_ends_and_no_others() -> None:
     before = pipes_in(os.getpid())
+
+    def fresh(pid: int) -> list[str]:
+        return [pipe for pipe in pipes_in(pid) if pipe not in before]
+
+    def has_four(pid: int) -> bool:
+        return len(fresh(pid)) == 4
+
     with WorkerPool(2) as first, WorkerPool(20) as second:
         os.kill(pids(first)[0], signal.SIGKILL)  # a replacement is forked when all others are there
         first.submit("k", tasks.echo)
         first.wait("k")
         ours = set(pipes_in(os.getpid()))
         for pid in (*pids(first), *pids(second)):
-            pipes = [pipe for pipe in pipes_in(pid) if pipe not in before]
-            assert len(pipes) == len(set(pipes)) == 4  # inbox, results, and multiprocessing's two
-            assert set(pipes) <= ours
+            wait_until(functools.partial(has_four, pid))  # inbox, results, and multiprocessing's two
+            assert len(set(fresh(pid))) == 4
+            assert set(fresh(pid)) <= ours
 
 
 def pipes_in(pid: int) -> list[str]:

@@ -182,8 +182,10 @@ def test_a_dead_worker_is_60_and_names_the_signal(number: int, said: str) -> Non
 def test_without_interrupt_everything_is_collected() -> None:
     with WorkerPool(2) as pool:
         for number in range(10):
-            task: Callable[..., Any] = tasks.fail if number % 3 else tasks.echo
-            pool.submit("k", task)
+            if number % 3:
+                pool.submit("k", tasks.fail)
+            else:
+                pool.submit("k", tasks.echo)
         codes = [result["code"] for result in pool.wait("k", interrupt=False)]
     assert codes == [0, 61, 61, 0, 61, 61, 0, 61, 61, 0]
 
