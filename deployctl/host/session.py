@@ -71,6 +71,11 @@ class Session:
             cancel=operation.cancel,
         )
 
+    def release(self) -> Connection | None:
+        """Let go of the connection and return it; the next command opens another."""
+        connection, self._connection = self._connection, None
+        return connection
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
