@@ -59,6 +59,7 @@ free_kib() { df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-
 free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
 
 # blame DIR CODE MESSAGE: a step failed in DIR; no space, no right, or else CODE, found by trying, not by wording.
+# Only then D_DOOMED, an artifact, is what is wrong, and removed: not before, since that would make room.
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
@@ -73,7 +74,7 @@ blame() {
     rm -f "$D_B/.deployctl-$D_RUN"
     fail 31 "no space left on $D_B (has $(free_kib "$D_B") KiB): $3"
   fi
-  rm -f "$D_B/.deployctl-$D_RUN"
+  rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
   fail "$2" "$3"
 }
 
@@ -160,7 +161,7 @@ do_stage() {
   copy) copy_release "$D_BASE" ;;
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
-  verify_tree tree manifest || { rm -f "../$D_ARTIFACT"; blame . 33 "$D_WRONG"; }
+  verify_tree tree manifest || { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
 }
@@ -174,7 +175,7 @@ unpack() {
   *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
   esac || {
     D_STATUS=$?
-    [ "$(free_kib .)" -gt 64 ] 2>/dev/null && rm -f "$1"
+    D_DOOMED=$1
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
   umask 022
