@@ -5,5 +5,6 @@
     crew.poll ◀── result pipe, one JSON line a status ──── line.send (any thread)
          ▲─────── sentinel: readable when the process is gone
 
-No lock and no queue is shared between processes, so killing one worker can neither block nor corrupt another.
+No lock and no queue is shared between processes, so killing one worker can neither block nor corrupt another. Each
+worker leads a process group: what a task starts ends with its worker, and the worker with the parent.
 """

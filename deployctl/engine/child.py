@@ -16,8 +16,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
@@ -26,29 +26,32 @@ Servant = Callable[["Line"], None]
 """Runs in a worker's main thread from fork to end; takes commands from the line and sends statuses to it."""
 
 PR_SET_PDEATHSIG = 1
+# Ctrl-C, a closed terminal and output to a terminal that is not ours are the parent's affair.
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Line:
     """A worker's line to its parent; `send` and `receive` may be called from any thread."""
 
-    def __init__(self, inbox: int, outbox: int, *, beat_s: float) -> None:
+    def __init__(self, inbox: int, outbox: int, *, parent_pid: int, beat_s: float) -> None:
         self._inbox = inbox
         self._outbox = outbox
+        self._parent_pid = parent_pid
         self._beat_s = beat_s
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send one JSON object; TypeError or ValueError when it is not JSON, before a byte is written."""
-        data = json.dumps(message).encode() + b"\n"
+        """Send one JSON object; TypeError, ValueError or RecursionError when it is not JSON, before a byte is written."""
+        data = json.dumps(message, allow_nan=False).encode() + b"\n"
         with self._lock:
             view = memoryview(data)
             try:
                 while view:
                     view = view[os.write(self._outbox, view) :]
             except OSError:
-                os._exit(1)  # nobody is left to hear anything
+                end_with_group()  # nobody is left to hear anything
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """Return the next command, or None once the parent said stop; queue.Empty when `timeout_s` passed."""
@@ -59,20 +62,28 @@ class Line:
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
+    def end_if_orphaned(self) -> None:
+        if os.getppid() != self._parent_pid:
+            end_with_group()
+
     def _read(self) -> None:
-        with os.fdopen(self._inbox, "rb", closefd=False) as lines:
-            for raw in lines:
-                message: Message = json.loads(raw)
-                if message.get("command") == "stop":
-                    break
-                self._queue.put(message)
-            else:
-                os._exit(1)  # end of file without a stop: the parent is dead
+        try:
+            with os.fdopen(self._inbox, "rb", closefd=False) as lines:
+                for raw in lines:
+                    message: Message = json.loads(raw)
+                    if message.get("command") == "stop":
+                        break
+                    self._queue.put(message)
+                else:
+                    end_with_group()  # end of file without a stop: the parent is dead
+        except OSError:
+            end_with_group()  # a task closed what it did not open
         self.stopping.set()
         self._queue.put(None)
 
     def _beat(self) -> None:
         while not self.stopping.wait(self._beat_s):
+            self.end_if_orphaned()
             self.send({"event": "alive"})
 
 
@@ -82,51 +93,86 @@ def child_main(
     inbox: int,
     outbox: int,
     *,
-    close: Iterable[int],
+    cut: Callable[[], None],
     parent_pid: int,
     beat_s: float,
 ) -> None:
-    """Be a worker: run `servant` and leave without running any of the parent's exit handlers."""
+    """Be a worker: run `servant` and leave without running any of the parent's exit handlers.
+
+    `cut` closes what belongs to the parent. The parent holds the signals back while it forks, so that none of its handlers runs in here.
+    """
     status = 1
     try:
-        _die_with_parent(parent_pid)
-        for descriptor in close:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        line = Line(inbox, outbox, beat_s=beat_s)
+        with contextlib.suppress(OSError):  # the parent did it already
+            os.setpgid(0, 0)
+        cut()
+        _leave_stdin()
+        line = Line(inbox, outbox, parent_pid=parent_pid, beat_s=beat_s)
         _own_signals(line)
+        _die_with_parent(line)
         random.seed()
         setproctitle(title)
-        line.listen()
         try:
+            line.listen()
             servant(line)
             status = 0
         except Exception as error:  # noqa: BLE001 - the last place that can tell the parent
-            line.send({"event": "crashed", "message": _describe(error), "traceback": traceback.format_exc()})
+            line.send({"event": "crashed", "message": describe(error), "traceback": traceback.format_exc()})
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        flush_streams()
         os._exit(status)
 
 
-def _describe(error: BaseException) -> str:
-    text = str(error)
+def end_with_group() -> NoReturn:
+    """Leave at once, and take along everything that was started in here."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def flush_streams() -> None:
+    """Write out what was printed; a stream that is closed or broken is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def describe(error: BaseException) -> str:
+    """Return `Type: text`, whatever the error's own `__str__` does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - foreign code
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _die_with_parent(parent_pid: int) -> None:
-    """Linux kills us with the parent; elsewhere the end of file on the inbox does, a little later."""
+def _leave_stdin() -> None:
+    """What a task starts must not eat the parent's input."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def _die_with_parent(line: Line) -> None:
+    """See to it that the parent's death ends this process and what it started.
+
+    The end of file on the inbox tells at once, unless a process that the parent forked by other means holds a copy of
+    its end. Hence on Linux a signal as well: CONT, since it reaches a worker that is stopped, and leaves the time to
+    take the group along, as KILL would not.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above took effect
-        os._exit(1)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    line.end_if_orphaned()  # it died before the line above took effect
 
 
 def _own_signals(line: Line) -> None:
-    """Ctrl-C and a group's TERM reach the parent too, which decides; only a TERM after its stop ends us."""
+    """The parent decides when a worker ends: only a TERM after its stop does."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
     def on_term(_number: int, _frame: object) -> None:
@@ -134,5 +180,6 @@ def _own_signals(line: Line) -> None:
             os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGCONT, lambda _number, _frame: line.end_if_orphaned())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,11 +1,19 @@
 """`WorkerPool`: the process manager on its own, for any task.
 
-    from deployctl import WorkerPool
+    import os.path
 
-    with WorkerPool(workers=4) as pool:
-        for number in (27, 6, 35):
-            pool.submit("factorials", math.factorial, n=number)
-        results = pool.wait("factorials")      # [{"code": 0, "message": "success", "data": 10888869450418352160768000000}, …]
+    from deployctl import TaskFailed, WorkerPool
+
+    with WorkerPool(workers=2, name="sizes") as pool:
+        for path in ("/etc/passwd", "/etc/group"):
+            pool.submit("sizes", os.path.getsize, filename=path)
+        results = pool.wait("sizes")  # [{"code": 0, "message": "success", "data": 1234}, …], in this order
+
+        pool.submit("missing", os.path.getsize, filename="/no/such/file")
+        try:
+            pool.wait("missing")
+        except TaskFailed as error:
+            error.result  # {"code": 61, "message": "FileNotFoundError: …", "data": None}
 
 Owns queueing by key, results in order and the meaning of a failure; the processes are the crew's.
 """
@@ -14,6 +22,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,11 +30,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from deployctl.engine.child import Line
-from deployctl.engine.crew import Crew
-from deployctl.errors import Code, TaskFailed, UsageError
+from deployctl.engine.child import Line, describe, flush_streams
+from deployctl.engine.crew import SILENCE_S, Crew
+from deployctl.engine.worker import ForkError, signals_held
+from deployctl.errors import Code, DeployctlError, TaskFailed, UsageError
 
 Result = dict[str, Any]
+
+TURN_S = 1.0
+GRACE_S = 0.5  # a task that still runs when the pool ends won't hear the message: TERM soon
+HANDED_MOST = 3  # so many workers may die before they begin a task; then it is taken for the cause
 
 
 class UnknownKeyError(UsageError, KeyError):
@@ -43,55 +57,73 @@ class _Batch:
     results: dict[int, Result] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Work:
+    """One task: where its result belongs, what to call, and how far it got."""
+
     key: str
     place: int
     task: str
     arguments: Mapping[str, Any]
+    handed: int = 0
+    begun: bool = False
 
 
 class WorkerPool:
     """A pool of forked worker processes for any importable callable with JSON arguments; a context manager.
 
-    `workers` processes are forked on entry, named `name` in `ps`. A worker that dies costs the task it held and is
-    replaced. Use it from one thread, and enter it before you start others.
+    `workers` processes are forked on entry, named `name` in `ps`; where the system gives fewer, the pool works with those,
+    and ForkError says that there is none. A worker that dies costs the task it had begun and is replaced; so is one that
+    is silent for `silence_s` seconds without using the processor, as a stopped one. Use it from one thread of the process
+    that entered it, and enter it before other threads start. On leaving, what was not waited for is stopped.
     """
 
-    def __init__(self, workers: int = 4, name: str = "deployctl") -> None:
+    def __init__(self, workers: int = 4, name: str = "deployctl", *, silence_s: float = SILENCE_S) -> None:
         if workers < 1:
             raise UsageError(f"a pool needs one worker or more, not {workers}")
         self._count = workers
-        self._crew = Crew(serve_tasks, name=name)
+        self._crew = Crew(serve_tasks, name=name, silence_s=silence_s)
         self._queue: deque[_Work] = deque()
         self._held: dict[int, _Work] = {}
         self._batches: dict[str, _Batch] = {}
-        self._entered = False
+        self._unfit: dict[int, str] = {}
+        self._owner_pid: int | None = None
 
     def __enter__(self) -> Self:
-        self._crew.hire_up_to(self._count)
-        self._entered = True
+        if self._owner_pid is not None:
+            raise UsageError("the pool is open already", hint="enter a second WorkerPool instead")
+        try:
+            self._crew.hire_up_to(self._count)
+        except BaseException:
+            self._crew.stop(GRACE_S)
+            raise
+        self._owner_pid = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._entered = False
+        if self._owner_pid != os.getpid():
+            return  # a fork of ours leaves the block: the workers are not its own
+        self._owner_pid = None
         self._queue.clear()
-        self._crew.stop(grace_s=0.5)  # a task that still runs won't hear the message: TERM soon
         self._held.clear()
         self._batches.clear()
+        self._crew.stop(GRACE_S)
 
     def submit(self, key: str, task: Callable[..., Any], **arguments: Any) -> None:
-        """Queue `task(**arguments)` under `key`; UsageError when it is not importable or the arguments not JSON."""
-        if not self._entered:
-            raise UsageError("the pool is closed: use it in a with statement")
+        """Queue `task(**arguments)` under `key`; UsageError when it is not importable or the arguments not JSON.
+
+        Arguments and results arrive as JSON has them: a tuple as a list, the keys of a dict as text.
+        """
+        self._refuse_if_not_ours()
         name = task_name(task)
         check_json(arguments)
-        batch = self._batches.setdefault(key, _Batch())
-        self._queue.append(_Work(key, batch.size, name, arguments))
-        batch.size += 1
-        self._pump(0)
+        with signals_held():
+            batch = self._batches.setdefault(key, _Batch())
+            self._queue.append(_Work(key, batch.size, name, arguments))
+            batch.size += 1
+        self._pump()
 
     def wait(self, key: str, interrupt: bool = True) -> list[Result]:
         """Return the results under `key` in the order submitted, each `{"code", "message", "data"}`, and forget them.
@@ -99,10 +131,12 @@ class WorkerPool:
         With `interrupt` the first failure raises TaskFailed, after the rest under this key was stopped for good:
         what was queued never runs, what was running is killed. UnknownKeyError for a key with nothing under it.
         """
+        self._refuse_if_not_ours()
         batch = self._batches.get(key)
         if batch is None:
             raise UnknownKeyError(f"nothing was submitted under {key!r}")
         while True:
+            self._take_in()
             failed = next((result for result in batch.results.values() if result["code"]), None)
             if interrupt and failed is not None:
                 self._abandon(key)
@@ -110,41 +144,93 @@ class WorkerPool:
             if len(batch.results) == batch.size:
                 del self._batches[key]
                 return [batch.results[place] for place in range(batch.size)]
-            self._pump(1.0)
+            self._feed()  # only now: after a failure nothing more may begin
+            self._crew.rest(TURN_S)
 
-    def _pump(self, timeout_s: float) -> None:
-        """Give work to idle workers, then take in what has arrived."""
-        for worker in self._crew.workers:
-            if self._queue and worker not in self._held:
-                work = self._held[worker] = self._queue.popleft()
-                self._crew.send(worker, {"task": work.task, "arguments": dict(work.arguments)})
-        for arrival in self._crew.poll(timeout_s):
-            work_done = self._held.pop(arrival.worker, None)
-            if arrival.died is not None:
-                result = failure(Code.WORKER_DIED, f"worker {arrival.worker} {arrival.died}")
+    def _refuse_if_not_ours(self) -> None:
+        if self._owner_pid is None:
+            raise UsageError("the pool is closed", hint="use it in a with statement")
+        if self._owner_pid != os.getpid():
+            raise UsageError(
+                "the pool belongs to another process",
+                hint="a task can't submit to the pool that runs it: return what is to be done next, or open another pool",
+            )
+
+    def _pump(self) -> None:
+        """Take in what has arrived, deaths included, then give work to idle workers."""
+        self._take_in()
+        self._feed()
+
+    def _feed(self) -> None:
+        with signals_held():
+            for worker in self._crew.workers:
+                if self._queue and worker not in self._held:
+                    self._hand_out(worker, self._queue.popleft())
+
+    def _hand_out(self, worker: int, work: _Work) -> None:
+        self._held[worker] = work
+        work.handed += 1
+        self._crew.send(worker, {"task": work.task, "arguments": dict(work.arguments)})
+
+    def _take_in(self) -> None:
+        """Record what has arrived and replace the dead; a signal that raises loses nothing of it."""
+        with signals_held():
+            deaths = 0
+            for arrival in self._crew.poll(0):
+                event, work = arrival.message.get("event"), self._held.get(arrival.worker)
+                if arrival.died is not None:
+                    deaths += self._lose(arrival.worker, arrival.died)
+                elif event == "crashed":
+                    self._unfit[arrival.worker] = arrival.message["message"]
+                elif event == "begun" and work:
+                    work.begun = True
+                elif event == "done" and work:
+                    del self._held[arrival.worker]
+                    self._record(work, arrival.message["result"])
+            for _ in range(deaths):
                 self._replace()
-            else:
-                result = arrival.message
-            if work_done is not None and (batch := self._batches.get(work_done.key)):
-                batch.results[work_done.place] = result
+
+    def _lose(self, worker: int, how: str) -> bool:
+        """Take a worker's death in and return whether to replace it.
+
+        The task it had begun has failed; one that it never began goes to another. A worker that could not even start,
+        as where the system gives no thread, is not replaced.
+        """
+        unfit = self._unfit.pop(worker, None)
+        if work := self._held.pop(worker, None):
+            if work.begun or (work.handed >= HANDED_MOST and not unfit):
+                self._record(work, failure(Code.WORKER_DIED, f"worker {worker} {how}"))
+            elif work.key in self._batches:
+                self._queue.appendleft(work)
+        if unfit and not self._crew.workers:
+            raise DeployctlError(
+                f"no worker can run here: {unfit}", hint="see `ulimit -a`, and ask for fewer workers"
+            )
+        return unfit is None
+
+    def _record(self, work: _Work, result: Result) -> None:
+        if batch := self._batches.get(work.key):
+            batch.results[work.place] = result
 
     def _replace(self) -> None:
         """Fork a worker for a dead one; where the system has no room the pool goes on with what is left."""
         try:
             self._crew.hire()
-        except OSError:
+        except OSError as error:
             if not self._crew.workers:
-                raise
+                raise ForkError(error) from error
 
     def _abandon(self, key: str) -> None:
         """Stop everything under `key`; return once no worker is left that ran any of it."""
-        del self._batches[key]
-        self._queue = deque(work for work in self._queue if work.key != key)
-        doomed = {worker for worker, work in self._held.items() if work.key == key}
-        for worker in doomed:
-            self._crew.kill(worker, "was stopped")
-        while doomed & set(self._crew.workers):
-            self._pump(1.0)
+        with signals_held():
+            del self._batches[key]
+            self._queue = deque(work for work in self._queue if work.key != key)
+            doomed = [worker for worker, work in self._held.items() if work.key == key]
+            for worker in doomed:
+                self._crew.kill(worker, "was stopped")
+        while any(worker in self._crew for worker in doomed):
+            self._crew.rest(TURN_S)
+            self._pump()
 
 
 def task_name(task: Callable[..., Any]) -> str:
@@ -154,10 +240,10 @@ def task_name(task: Callable[..., Any]) -> str:
         found = find_task(name)
     except (ImportError, AttributeError, ValueError):
         found = None
-    if found is not task:
+    if found is not task or not callable(task):
         raise UsageError(
             f"{task!r} is not an importable callable",
-            hint="use a function of a module, not a lambda or method",
+            hint="use a function of a module, not a lambda, a method or a function made inside another",
         )
     return name
 
@@ -173,8 +259,8 @@ def find_task(name: str) -> Callable[..., Any]:
 
 def check_json(arguments: Mapping[str, Any]) -> None:
     try:
-        json.dumps(arguments)
-    except (TypeError, ValueError) as error:
+        json.dumps(arguments, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"arguments of a task must be JSON: {error}") from None
 
 
@@ -184,12 +270,18 @@ def failure(code: int, message: str) -> Result:
 
 def serve_tasks(line: Line) -> None:
     """Run one task at a time until told to stop."""
+    pid = os.getpid()
     while (work := line.receive()) is not None:
+        line.send({"event": "begun"})
         result = run_task(work["task"], work["arguments"])
+        if os.getpid() != pid:
+            os._exit(0)  # a process that the task forked came back from it as well
+        flush_streams()  # what a task prints is out before its result
         try:
-            line.send(result)
-        except (TypeError, ValueError) as error:
-            line.send(failure(Code.UNEXPECTED, f"{work['task']} returned what is not JSON: {error}"))
+            line.send({"event": "done", "result": result})
+        except (TypeError, ValueError, RecursionError) as error:
+            said = failure(Code.UNEXPECTED, f"{work['task']} returned what is not JSON: {error}")
+            line.send({"event": "done", "result": said})
 
 
 def run_task(name: str, arguments: Mapping[str, Any]) -> Result:
@@ -197,9 +289,18 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Result:
     try:
         return {"code": 0, "message": "success", "data": find_task(name)(**arguments)}
     except BaseException as error:  # noqa: BLE001 - SystemExit of a task must not end the worker either
+        return failure(own_code(error) or Code.UNEXPECTED, told(error))
+
+
+def own_code(error: BaseException) -> int | None:
+    """Return the error's own `code` if that is an integer above 0."""
+    try:
         code = getattr(error, "code", None)
-        if isinstance(code, int) and not isinstance(code, bool) and code > 0:
-            return failure(code, str(error) or type(error).__name__)
-        return failure(
-            Code.UNEXPECTED, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        )
+    except Exception:  # noqa: BLE001 - foreign code
+        return None
+    return code if isinstance(code, int) and not isinstance(code, bool) and code > 0 else None
+
+
+def told(error: BaseException) -> str:
+    """Return our own errors' text as it is, and that of others with their type."""
+    return error.message if isinstance(error, DeployctlError) else describe(error)

@@ -21,6 +21,7 @@ from typing import Any
 
 from deployctl.engine.child import Line, Message
 from deployctl.errors import DEFECT_HINT, Code, HostError
+from deployctl.host.connection import Connection
 from deployctl.host.everyday import copy_back, copy_send, copy_switch, run_command
 from deployctl.host.facts import read_facts
 from deployctl.host.jump import JumpCache
@@ -36,7 +37,7 @@ from deployctl.host.staging import Plan, stage
 from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase
 
-CANCEL_S = 0.8  # a cancelled operation that has not ended by then is reported as cancelled all the same
+CANCEL_S = 0.8  # what was cancelled and has not ended by then is told as cancelled, and loses its connection
 
 Step = Callable[[Session, Message, Operation], dict[str, Any]]
 
@@ -97,10 +98,22 @@ class Agent:
 
     def _cancel(self, host: str) -> None:
         if operation := self._operations.get(host):
-            operation.cancel()
-            timer = threading.Timer(CANCEL_S, operation.end_cancelled)
+            timer = threading.Timer(CANCEL_S, self._cut, (self._sessions[host], operation))
             timer.daemon = True
             timer.start()
+            # Closing a channel sends a message: on a link that stands still that waits, and must not hold up the rest.
+            threading.Thread(target=operation.cancel, name=f"cancel {host}", daemon=True).start()
+
+    def _cut(self, session: Session, operation: Operation) -> None:
+        """End what did not end by itself; whatever its thread waits for, a connection that is closed wakes it.
+
+        The session lets go of it before the end is told: the next command must not begin on it.
+        """
+        released: list[Connection | None] = []
+        operation.end_cancelled(before=lambda: released.append(session.release()))
+        for connection in released:
+            if connection is not None:
+                connection.close()
 
 
 def agent(site: Site) -> Callable[[Line], None]:

@@ -63,7 +63,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
     return Facts(
         current=current,
         confirmed=last.get("event") == "confirm" and last.get("release") == live_id(current),
-        manifests={release: digest for release, digest in manifests if RELEASE_ID.fullmatch(release)},
+        manifests={release: digest for release, digest in manifests if belongs(digest, release)},
         activated=tuple(
             dict.fromkeys(str(r["release"]) for r in history if r.get("event") in {"switch", "confirm"})
         ),
@@ -75,6 +75,11 @@ def read_facts(answer: Answer, root: str) -> Facts:
         free_inodes=_number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,
     )
+
+
+def belongs(digest: str, release: str) -> bool:
+    """Whether a manifest with this digest can be that release's: a damaged one is none."""
+    return bool(RELEASE_ID.fullmatch(release)) and digest.startswith(release[-8:])
 
 
 def parse_history(lines: Iterable[str]) -> list[dict[str, Any]]:

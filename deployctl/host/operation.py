@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from deployctl.engine.child import Line
@@ -79,14 +80,23 @@ class Operation:
         hint = {"hint": error.hint} if error.hint else {}
         self._end("failed", error.code, error.message, {**error.data, **hint})
 
-    def end_cancelled(self) -> None:
-        self._end("cancelled", Code.OK, "cancelled", {})
+    def end_cancelled(self, before: Callable[[], None] = lambda: None) -> None:
+        """Unless it has ended, call `before` and say that it was cancelled."""
+        self._end("cancelled", Code.OK, "cancelled", {}, before)
 
-    def _end(self, state: str, code: Code, message: str, data: dict[str, Any]) -> None:
+    def _end(
+        self,
+        state: str,
+        code: Code,
+        message: str,
+        data: dict[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         with self._lock:
             if self._ended:
                 return
             self._ended = True
+            before()
             self._line.send(
                 {
                     "event": "done",

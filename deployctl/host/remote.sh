@@ -59,6 +59,7 @@ free_kib() { df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-
 free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
 
 # blame DIR CODE MESSAGE: a step failed in DIR; no space, no right, or else CODE, found by trying, not by wording.
+# Only then D_DOOMED, an artifact, is what is wrong, and removed: not before, since that would make room.
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
@@ -73,7 +74,7 @@ blame() {
     rm -f "$D_B/.deployctl-$D_RUN"
     fail 31 "no space left on $D_B (has $(free_kib "$D_B") KiB): $3"
   fi
-  rm -f "$D_B/.deployctl-$D_RUN"
+  rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
   fail "$2" "$3"
 }
 
@@ -175,7 +176,7 @@ do_stage() {
   copy) copy_release "$D_BASE" ;;
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
-  verify_tree tree manifest || { rm -f "../$D_ARTIFACT"; blame . 33 "$D_WRONG"; }
+  verify_tree tree manifest || { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
 }
@@ -189,7 +190,7 @@ unpack() {
   *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
   esac || {
     D_STATUS=$?
-    [ "$(free_kib .)" -gt 64 ] 2>/dev/null && rm -f "$1"
+    D_DOOMED=$1
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
   umask 022
@@ -218,7 +219,7 @@ publish() {
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   sync_release
-  touch "../../manifests/$D_ID" # whatever in the release changes after this moment is newer than its manifest
+  settle "../../manifests/$D_ID"
 }
 
 sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
@@ -229,7 +230,7 @@ do_reverify() {
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
   cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
-  touch "$D_ROOT/.deployctl/manifests/$D_ID"
+  settle "$D_ROOT/.deployctl/manifests/$D_ID"
 }
 
 # A staged release that is about to be made live by another run than the one that staged it: read again, whole.
@@ -237,8 +238,22 @@ do_ready() {
   do_prepare
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   [ "$(sha_of "../.deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID changed meanwhile"
-  verify_content "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
-  touch "../.deployctl/manifests/$D_ID"
+  verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
+  settle "../.deployctl/manifests/$D_ID"
+}
+
+# From the end of this on, whatever changes in the release is newer than its manifest. Clocks of file systems tick every
+# few milliseconds, busybox's find knows only whole seconds: a change within the same tick would go unnoticed.
+settle() {
+  touch "$1"
+  D_TICK=$D_ROOT/.deployctl/incoming/$D_RUN/tick
+  for D_N in 1 2 3 4 5 6 7 8 9 10; do
+    for D_T in 1 2 3 4 5 6 7 8 9 10 11 12; do
+      : >"$D_TICK"
+      [ -z "$(find "$D_TICK" -newer "$1")" ] || return 0
+      sleep 0.01 2>/dev/null
+    done
+  done
 }
 
 # The live release that should stay: only when something in it is newer than its manifest is it read again.
@@ -246,7 +261,7 @@ do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   changed_since "$D_ID" || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
-  verify_content "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
+  verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"
 }
 
@@ -279,8 +294,15 @@ share_file() {
   link_shared "$@"
 }
 
+make_way() { # directories of the release above a shared path; without the setgid bit that a deploy root may hand down
+  [ ! -d "./$1" ] || return 0
+  D_ERR=$(mkdir -p "./$1" 2>&1) || return 1
+  D_UP=$1
+  while chmod g-s "./$D_UP" && [ "$D_UP" != "${D_UP%/*}" ]; do D_UP=${D_UP%/*}; done
+}
+
 link_shared() {
-  case $1 in */*) D_ERR=$(mkdir -p "./${1%/*}" 2>&1) || return 1 ;; esac
+  case $1 in */*) make_way "${1%/*}" || return 1 ;; esac
   [ -L "./$1" ] && [ "$(readlink "./$1")" = "$2shared/$1" ] && return 0
   [ ! -e "./$1" ] && [ ! -L "./$1" ] || { D_ERR="the release brings $1 itself"; return 1; }
   D_ERR=$(ln -s "$2shared/$1" "./$1" 2>&1)
@@ -293,7 +315,7 @@ do_activate() {
   [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
   if (cd releases && changed_since "$D_ID"); then
-    (cd releases && { verify_content "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
+    (cd releases && { verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
   fi
   prove_lock
   record "$D_RECORD"

@@ -107,6 +107,11 @@ class Session:
             environment=environment,
         )
 
+    def release(self) -> Connection | None:
+        """Let go of the connection and return it; the next command opens another."""
+        connection, self._connection = self._connection, None
+        return connection
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

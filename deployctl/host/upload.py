@@ -94,7 +94,7 @@ def upload(
         client.channel = channel = connection.open_session(stall_s)
         cancel.on_cancel(channel.close)
         try:
-            with _Watch(reader, channel.close, stall_s) as watch:
+            with _Watch(reader, connection.close, stall_s) as watch:
                 client.putfo(
                     reader, remote_path.encode("utf-8", "surrogateescape"), mode="0600", size=size_bytes
                 )
@@ -127,7 +127,10 @@ def _failure(
 
 
 class _Watch:
-    """Closes a channel whose upload stands still; scp's own timeout sees neither a drip nor a lost reply."""
+    """Ends the connection of an upload that stands still; scp's own timeout sees neither a drip nor a lost reply.
+
+    Closing the channel would send a message, and wait behind what does not go out.
+    """
 
     def __init__(self, source: _Source, stop: Callable[[], object], stall_s: float) -> None:
         self._source = source

@@ -1,12 +1,51 @@
 # A release on a host against its manifest: names, types, modes, link texts, content. Part of remote.sh.
 
 verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
+  D_LINKS=
   D_GOT=$(shape "$1" | sha | cut -c1-64)
   if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
     D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
     return 1
   fi
   verify_content "$1" "$2"
+}
+
+verify_promised() { # DIR MANIFEST: all that the manifest names is there as it says; a cache that a program wrote is no harm
+  D_WRONG=$(lacking "$1" "$2")
+  if [ -n "$D_WRONG" ]; then
+    D_WRONG="names or modes are not those of the manifest: lacks $D_WRONG"
+    return 1
+  fi
+  D_LINKS=1
+  verify_content "$1" "$2"
+}
+
+lacking() { # names, types and modes; names with odd bytes are left to the check of content
+  lists
+  [ -n "${D_MODES-}" ] || D_MODES=$(sed -n 's/^\([fd]\) 0*\([0-7]\{1,4\}\) .*/\1:\2/p' "$2" | sort -u)
+  plain_names "$2" | unsettled "$2" >"$D_LISTS/expected" || printf 'room for a list'
+  { shape "$1" | sed "s/$(printf '\002').*//"; echo; } |
+    awk 'NR == FNR { has[$0]; next } !($0 in has)' - "$D_LISTS/expected" | head -n 4 | tr '\n' ';'
+  rm -f "$D_LISTS/expected"
+  [ -z "${D_TEMPORARY-}" ] || rm -rf "$D_TEMPORARY"
+}
+
+unsettled() { # lines `f 644 ./name` without those that staged hooks changed or removed
+  if [ -f "$1.settled" ]; then
+    awk 'NR == FNR { n = substr($0, index($0, " ") + 1); sub(/^[ *]/, "", n); s[n]; next }
+      { n = $0; sub(/^[^ ]* [^ ]* /, "", n); if (!(n in s)) print }' "$1.settled" -
+  else
+    cat
+  fi
+}
+
+plain_names() { sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$1"; }
+
+lists() { # a directory for lists; where nothing may be left, one that is removed again
+  D_LISTS=$D_ROOT/.deployctl/incoming/$D_RUN
+  [ ! -d "$D_LISTS" ] || return 0
+  D_LISTS=$(mktemp -d 2>/dev/null) || { D_LISTS=/tmp/deployctl-$D_RUN && mkdir "$D_LISTS"; }
+  D_TEMPORARY=$D_LISTS
 }
 
 shape() {
@@ -20,32 +59,26 @@ shape() {
         find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
           sed "s/^/${D_M%%:*} ${D_M#*:} /; s/\$/$D_STX/"
       done
-      find . -type l -print0 | tr '\000\n' '\n\001' | while IFS= read -r D_P; do
-        D_L=$(real_name "$D_P")
-        D_L=$(readlink "${D_L%x}" && echo x)
-        printf 'l 777 %s\002%s\n' "$D_P" "$(printf %s "${D_L%?x}" | tr '\n' '\001')"
-      done
+      find . -type l -exec sh -c 'for D_P; do
+        D_L=$(readlink "$D_P" && echo x)
+        printf "l 777 %s\002%s\n" "$(printf %s "$D_P" | tr "\n" "\001")" "$(printf %s "${D_L%?x}" | tr "\n" "\001")"
+      done' sh {} +
     fi
   ) | sort
 }
 
-real_name() { printf '%sx' "$1" | tr '\001' '\n'; }
-
 misshapen() { # a few differing names for the message; names with odd bytes may be missing from it
-  sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$2" | sort >"$D_ROOT/.deployctl/incoming/$D_RUN/expected" 2>/dev/null || return
+  plain_names "$2" | sort >"$D_ROOT/.deployctl/incoming/$D_RUN/expected" 2>/dev/null || return
   shape "$1" | sed "s/$(printf '\002').*//" | sort | diff "$D_ROOT/.deployctl/incoming/$D_RUN/expected" - |
     sed -n 's/^< /lacks /p; s/^> /has /p' | head -n 4 | tr '\n' ';'
   rm -f "$D_ROOT/.deployctl/incoming/$D_RUN/expected"
 }
 
 verify_content() {
-  D_LISTS=$D_ROOT/.deployctl/incoming/${D_RUN}
-  if [ ! -d "$D_LISTS" ]; then # a look at a live release: leave nothing
-    D_LISTS=$(mktemp -d 2>/dev/null) || D_LISTS=/tmp/deployctl-$D_RUN && mkdir -p "$D_LISTS"
-    D_TEMPORARY=$D_LISTS
-  fi
+  lists
   grep '^f' "$2" | grep -v '\\' | cut -d' ' -f4- | sed 's| | *./|' >"$D_LISTS/sums" || blame "$D_LISTS" 31 "cannot write a list"
-  sed -n '/\\/s/^\([fdl]\) [0-7]* [0-9]* \([-0-9a-f]*\) /\1 \2 /p' "$2" | octal_names >"$D_LISTS/odd"
+  sed -n -e '/^l/b take' -e '/\\/!d' -e ':take' -e 's/^\([fl]\) [0-7]* [0-9]* \([0-9a-f]*\) /\1 \2 /p' "$2" |
+    octal_names >"$D_LISTS/odd" || blame "$D_LISTS" 31 "cannot write a list"
   D_SETTLED=
   if [ -f "$2.settled" ]; then
     D_SETTLED=$D_LISTS/settled
@@ -58,9 +91,9 @@ verify_content() {
       exit 1
     fi
     while read -r D_TYPE D_SUM && IFS= read -r D_NAME; do
-      [ "$D_TYPE" = f ] || continue
+      [ "$D_TYPE$D_LINKS" != l ] || continue # its text is part of the shape
       D_FILE=$(printf '%bx' "$D_NAME")
-      [ "$(sha_of "./${D_FILE%x}")" = "$D_SUM" ] || settled "./${D_FILE%x}" || { printf '%s: FAILED' "$D_NAME"; exit 1; }
+      [ "$(sum_of "./${D_FILE%x}")" = "$D_SUM" ] || settled "./${D_FILE%x}" || { printf '%s: FAILED' "$D_NAME"; exit 1; }
     done <"$D_LISTS/odd"
   ) >"$D_LISTS/wrong" 2>&1
   D_STATUS=$?
@@ -85,6 +118,12 @@ settled() { # a file with an odd name: it is as a staged hook left it, or gone a
   else
     grep -qxF -e "-  $1" "$D_SETTLED"
   fi
+}
+
+sum_of() { # of a file's content or a link's text
+  [ -L "$1" ] || { sha_of "$1"; return; }
+  D_L=$(readlink "$1" && echo x)
+  printf %s "${D_L%?x}" | sha | cut -c1-64
 }
 
 sums_match() { # one process for thousands of files; sha -c has the last word when it finds a difference

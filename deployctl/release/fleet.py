@@ -22,6 +22,7 @@ CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's Max
 CONNECT_GRACE_S = 1.0  # on an abort a probe under way may end, so that one knows what is live
 CANCEL_S = 2.0  # a worker whose cancelled command has not ended by then is killed
 OVERTIME_S = 15.0  # beyond a command's own limit, before its worker is taken for hung
+MINOR_OVERTIME_S = 2.0  # the same where nothing depends on it
 LOOK_AHEAD = 64  # hosts looked at for one whose first hop has room
 
 Arguments = Callable[[Member], Mapping[str, Any]]
@@ -194,9 +195,10 @@ class Fleet:
             else:
                 self._hear(arrival.message)
         now = time.monotonic()
+        overtime_s = MINOR_OVERTIME_S if self._minor else OVERTIME_S
         for name in busy:
             member = self.members[name]
-            if member.doing and now - member.heard_at > member.timeout_s + OVERTIME_S:
+            if member.doing and now - member.heard_at > member.timeout_s + overtime_s:
                 self._loop.crew.kill(member.worker or 0, f"did not end {member.doing} in time and was killed")
         return lost
 
@@ -217,14 +219,14 @@ class Fleet:
                 self._done(member, message)
 
     def _status(self, member: Member, message: Message) -> None:
-        member.phase = message["phase"]
-        if not member.failed:
-            member.state = State(message["state"])
-        if member.phase == Phase.PROBE:
+        if not self._minor:
+            member.phase = message["phase"]
+            member.state = member.state if member.failed else State(message["state"])
+        if message["phase"] == Phase.PROBE:
             self._connected(member)
         self._loop.events.host(
             member.name,
-            member.phase,
+            message["phase"],
             State(message["state"]),
             elapsed_s=message["elapsed_s"],
             data=message["data"],

@@ -61,9 +61,12 @@ def choose(
         staged = {release for each in facts.values() for release in _never_live(each, tree)}
         staged -= {release for each in facts.values() for release in each.activated}
         release = max(staged, default="") or new_id(facts, tree, now)
+    fresh = force or bool(edited)
+    if any(release in each.releases and each.manifests.get(release) != tree for each in facts.values()):
+        release, fresh = new_id(facts, tree, now), True  # a host has it without a manifest that proves it
     actions, bases = {}, {}
     for host, each in facts.items():
-        actions[host], base = action_for(each, release, tree, fresh=force or bool(edited))
+        actions[host], base = action_for(each, release, tree, fresh=fresh)
         if base:
             bases[host] = base
     return Choice(release, actions, bases)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deployctl.engine.crew import Arrival
-from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.errors import UsageError
 from deployctl.host.staging import Action
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
@@ -58,6 +58,7 @@ def push(
     """
     options = replace(options or PushOptions(), **settings)
     refuse_build_hook(inventory, Path(source), options)
+    check_max_failures(options.max_failures)
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
     with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
@@ -65,10 +66,6 @@ def push(
                 run.build(Path(source))
             with run_directory(options.environ) as workdir:
                 return _Push(run, Path(source), options, workdir).perform()
-        except SourceError as error:
-            run.take_back()
-            run.finish(Outcome.REFUSED, code=Exit.SOURCE, message=error.message)
-            raise
         except LeaveAtOnce:
             return run.left_at_once()
 
@@ -83,6 +80,13 @@ def refuse_build_hook(inventory: Inventory, source: Path, options: PushOptions) 
             ),
             hint="push the directory, or take the build hook out of the inventory",
         )
+
+
+def check_max_failures(text: str | None) -> None:
+    try:
+        allowed_failures(text, 0)
+    except ValueError as error:
+        raise UsageError(f"--max-failures: {error}") from None
 
 
 class _Push:
@@ -123,10 +127,7 @@ class _Push:
     def _prepare(self) -> tuple[Choice, Tree] | None:
         """Walk and pack, connect, lock and choose; None when the run stops meanwhile."""
         run, fleet = self._run, self._run.fleet
-        try:
-            fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
-        except ValueError as error:
-            raise UsageError(f"--max-failures: {error}") from None
+        fleet.tolerated = allowed_failures(self._options.max_failures, len(fleet.members))
         self._wait(lambda: self._packer.walked)
         if fleet.stopping():
             return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.errors import DeployctlError, Exit, SourceError, UsageError
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
@@ -29,7 +29,7 @@ from deployctl.release.fleet import Fleet
 from deployctl.release.hooks import batches, environment
 from deployctl.release.local import LocalHooks, local_hooks
 from deployctl.release.locking import Locks
-from deployctl.release.loop import Loop
+from deployctl.release.loop import LeaveAtOnce, Loop
 from deployctl.release.member import Member
 from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, exit_code
@@ -302,10 +302,23 @@ class Run:
             "stage", self.events.run, self.events.release or "", self.author, message=self.options.message
         )
         self.fleet.each(
-            "confirm", members, lambda _m: {"values": {"RECORD": text}}, together=True, stoppable=False
+            "confirm",
+            members,
+            lambda _m: {"values": {"RECORD": text}},
+            together=True,
+            stoppable=False,
+            minor=True,
         )
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
+
+    def broken_off(self, error: DeployctlError) -> None:
+        """End a run that SOURCE or a wrong call stopped before any host was changed."""
+        with contextlib.suppress(LeaveAtOnce):
+            self.take_back()
+        outcome = Outcome.REFUSED if error.exit_code is Exit.SOURCE else Outcome.FAILED
+        hint = {"hint": error.hint} if error.hint else {}
+        self.finish(outcome, code=error.exit_code, message=error.message, **hint)
 
     def left_at_once(self) -> Result:
         """End a run at the second signal: say what is known, wait for nothing."""
@@ -388,5 +401,8 @@ def open_run(
         )
         try:
             yield run
+        except DeployctlError as error:
+            run.broken_off(error)
+            raise
         finally:
             crew.stop()

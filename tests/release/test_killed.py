@@ -128,3 +128,19 @@ def test_a_killed_packer_is_told_and_changes_nothing(lab: Lab, tmp_path: Path) -
     assert "SIGKILL" in ended.last["message"]
     assert lab.live == lab.everywhere(None)
     assert set(ended.states.values()) <= {"cancelled", "skipped"}
+
+
+def test_a_worker_killed_while_its_host_only_waits(lab: Lab, site: Path) -> None:
+    before = lab.push(site)
+    make_site(site, "two")
+    sign = lab["h02"].hold("stage.tar")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", "stage")
+    running.wait_for_host("h01", "stage", "ok")
+    running.worker_of(lab["h01"].port).signal(signal.SIGKILL)
+    ended = running.finish(timeout_s=15)
+    sign.unlink()
+    assert (ended.code, ended.states) == (20, {"h01": "failed", "h02": "cancelled", "h03": "cancelled"})
+    assert ended.hosts["h01"]["code"] == 60
+    assert lab.live == lab.serves(before.release)
+    lab.assert_idle()

@@ -1,0 +1,101 @@
+"""Connections that end, are cut or crawl while a push is under way."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.release.lab import Lab
+from tests.release.trees import make_heavy, make_site
+from tests.support.proc import wait_until
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.sshd
+
+
+@pytest.fixture
+def proxy(lab: Lab) -> Iterator[Proxy]:
+    """Stands before h02."""
+    with Proxy(("127.0.0.1", lab.servers[1].port), buffer=65536) as proxy:
+        lab.through("h02", proxy.port)
+        yield proxy
+
+
+@pytest.mark.parametrize("how", ["reset", "finish", "kill"])
+@pytest.mark.parametrize("phase", ["stage", "activate"])
+def test_a_connection_that_ends(lab: Lab, site: Path, proxy: Proxy, how: str, phase: str) -> None:
+    before = lab.push(site)
+    make_site(site, "two")
+    sign = lab["h02"].hold("stage.tar" if phase == "stage" else "activate.mv")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", phase)
+    if how == "kill":
+        lab.servers[1].kill_sessions()
+    else:
+        getattr(proxy, how)()
+    ended = running.finish(timeout_s=20)
+    sign.unlink()
+    assert ended.failure("h02")[:2] == (phase, 20)
+    assert ended.code == (20 if phase == "stage" else 21)
+    assert lab.live == lab.serves(before.release)
+    lab.assert_idle()
+    lab["h02"].mend()
+    assert lab.push(site).code == 0
+
+
+def test_a_connection_cut_in_the_middle_of_an_upload(lab: Lab, tmp_path: Path, proxy: Proxy) -> None:
+    heavy = make_heavy(tmp_path / "heavy", 4000)
+    proxy.up(cut_after=1_000_000)
+    failed = lab.push(heavy)
+    assert (failed.code, failed.failure("h02")[:2]) == (20, ("upload", 20))
+    assert lab.live == lab.everywhere(None)
+    proxy.up(cut_after=None)
+    done = lab.push(heavy)
+    assert done.code == 0
+    assert (done.sent("h02") or 0) > 4_000_000
+    assert all(place.incoming == [] for place in lab)
+
+
+def test_an_upload_that_stands_still(lab: Lab, tmp_path: Path, proxy: Proxy) -> None:
+    running = lab.start("push", make_heavy(tmp_path / "heavy", 8000), "--timeout", "2s")
+    proxy.up(rate=1_000_000)
+    wait_until(lambda: any(p.stat().st_size > 100_000 for p in lab["h02"].parts), what="an upload under way")
+    proxy.both(mode="stall")
+    stalled_at = time.monotonic()
+    ended = running.finish(timeout_s=30)
+    assert ended.failure("h02")[:2] == ("upload", 11)
+    assert "no progress for 2 s" in ended.failure("h02")[2]
+    assert time.monotonic() - stalled_at < 2 + 10
+    assert lab.live == lab.everywhere(None)
+
+
+def test_a_signal_while_an_upload_stands_still(lab: Lab, tmp_path: Path, proxy: Proxy) -> None:
+    running = lab.start("push", make_heavy(tmp_path / "heavy", 8000))
+    proxy.up(rate=1_000_000)
+    wait_until(lambda: any(p.stat().st_size > 100_000 for p in lab["h02"].parts), what="an upload under way")
+    proxy.both(mode="stall")
+    time.sleep(1)  # until every buffer on the way is full
+    told_at = time.monotonic()
+    running.signal(signal.SIGINT)
+    ended = running.finish(timeout_s=30)
+    assert time.monotonic() - told_at < 12
+    assert (ended.code, set(ended.states.values())) == (130, {"cancelled"})
+
+
+def test_a_host_that_comes_back_between_stage_and_switch_is_switched(
+    lab: Lab, site: Path, proxy: Proxy
+) -> None:
+    """Its connection is lost while others are still staging; the switch opens another one."""
+    sign = lab["h01"].hold("stage.tar")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", "stage", "ok")
+    running.wait_for_host("h01", "stage")
+    proxy.reset()
+    sign.unlink()
+    done = running.finish()
+    assert done.code == 0
+    assert lab.live == lab.serves(done.release)
