@@ -33,7 +33,7 @@ class Duration(click.ParamType[float]):
 DURATION = Duration()
 
 COMMON = (
-    click.option("-i", "--inventory", "inventory_file", metavar="FILE", default="hosts.yaml", show_default=True,
+    click.option("-i", "--inventory", "inventory_file", type=click.Path(), metavar="FILE", default="hosts.yaml", show_default=True,
                  envvar="DEPLOYCTL_INVENTORY", show_envvar=True, help="the inventory"),
     click.option("-l", "--limit", metavar="PATTERN",
                  help="groups, host names, globs, ranges; comma = or, !x = without x"),

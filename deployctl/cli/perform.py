@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from deployctl.cli.options import Common
@@ -18,6 +22,15 @@ from deployctl.release.events import Events
 from deployctl.release.result import Result
 
 REFUSALS = (Exit.INVENTORY, Exit.SOURCE, Exit.LOCKED)
+STOPS = (Exit.HUP, Exit.INT, Exit.TERM)
+
+
+class Stopped(BaseException):
+    """TERM or HUP came where no run was there to hear it: before its first event, or after its last."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Heard:
@@ -26,10 +39,11 @@ class Heard:
     def __init__(self, reporter: Reporter, *, debug: bool) -> None:
         self._reporter = reporter
         self._debug = debug
-        self.finished = False
+        self.exit_code: Exit | None = None  # once the last word was said
 
     def event(self, event: Mapping[str, Any]) -> None:
-        self.finished |= event["event"] == "run_finished"
+        if event["event"] == "run_finished":
+            self.exit_code = Exit(event["exit_code"])
         if not self._debug and "traceback" in event.get("data", {}):
             event = {
                 **event,
@@ -54,30 +68,59 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
     """Load the inventory, carry out `action` and return the exit code; the last line out is always the run's end."""
     reporter = make_reporter(
         common.output,  # type: ignore[arg-type]
-        verbosity=common.verbosity,
+        verbosity=max(common.verbosity, 0) if common.debug else common.verbosity,
         stdout=sys.stdout,
         stderr=sys.stderr,
         environ=os.environ,
     )
     heard = Heard(reporter, debug=common.debug)
     try:
-        return action(load_inventory(common.inventory_file), heard).exit_code
+        with _stops_raised():
+            return action(load_inventory(common.inventory_file), heard).exit_code
+    except (KeyboardInterrupt, Stopped) as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        return _finish(heard, command, Exit(128 + number), "interrupted")
     except DeployctlError as error:
-        _finish(heard, command, error.exit_code, error.message, error.hint)
-        return error.exit_code
+        if common.debug and error.exit_code == Exit.DEFECT:
+            heard.note("info", traceback.format_exc())
+        return _finish(heard, command, error.exit_code, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run must say how it ended
         if common.debug:
             heard.note("info", traceback.format_exc())
-        _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", DEFECT_HINT)
-        return Exit.DEFECT
+        return _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", DEFECT_HINT)
     finally:
         reporter.close()
 
 
-def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | None) -> None:
-    if heard.finished:
-        return
-    outcome = Outcome.REFUSED if code in REFUSALS else Outcome.FAILED
+@contextlib.contextmanager
+def _stops_raised() -> Iterator[None]:
+    """Let TERM and HUP end the block as Ctrl-C does, once; while a run lasts it hears them itself."""
+
+    def raise_it(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, raise_it)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | None = None) -> Exit:
+    """Say the run's last word and return its exit code; a last word that was said stands."""
+    if heard.exit_code is not None:
+        if code != heard.exit_code:
+            heard.note("warning", f"after the end of the run: {message}")
+        return heard.exit_code
+    outcome = (
+        Outcome.REFUSED if code in REFUSALS else Outcome.INTERRUPTED if code in STOPS else Outcome.FAILED
+    )
     more = {"hint": hint} if hint else {}
     Events(heard, secrets.token_hex(8)).finished(
         command=command,
@@ -88,3 +131,4 @@ def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | No
         message=message,
         **more,
     )
+    return code

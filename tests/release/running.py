@@ -107,7 +107,10 @@ def check_stream(events: Sequence[Event], code: int) -> None:
         assert (host["code"] == 0) is (host["state"] in WITHOUT_CODE), host
         said = [e["state"] for e in events if e["event"] == "host" and e["host"] == name]
         ends = [state for state in said if state in ENDS - {"ok"}]
-        assert ends == ([] if host["state"] == "ok" else [host["state"]]), (name, said, host)
+        # A host that failed can fail once more while it is switched back.
+        most = 2 if host["state"] == "failed" else host["state"] != "ok"
+        assert set(ends) == {host["state"]} - {"ok"}, (name, said, host)
+        assert len(ends) <= most, (name, said, host)
 
 
 @dataclass

@@ -22,8 +22,14 @@ HOLDS = {"probe": "probe.df", "upload": "none.scp", "stage": "stage.tar", "activ
 SOON_S = 6.0  # a cancel has 2 s, the way back a moment more; the rest is for a slow machine
 
 
-@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-@pytest.mark.parametrize("phase", HOLDS)
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [
+        *((phase, signal.SIGINT) for phase in HOLDS),
+        *((phase, number) for phase in ("upload", "activate") for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+    ids=str,
+)
 def test_a_signal_leaves_every_host_on_what_it_served(
     lab: Lab, site: Path, phase: str, number: signal.Signals
 ) -> None:

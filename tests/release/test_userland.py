@@ -42,20 +42,24 @@ def busybox_tools(directory: Path, *without: str) -> Path:
     return directory
 
 
-def push_twice(lab: Lab, source: Path) -> None:
-    """All arrives, is found again, and a change on top of it arrives as well."""
-    first = lab.push(source)
-    assert first.code == 0, first.stderr
-    assert lab.live == lab.serves(first.release)
+def push_once(lab: Lab, source: Path) -> None:
+    pushed = lab.push(source)
+    assert pushed.code == 0, pushed.stderr
+    assert lab.live == lab.serves(pushed.release)
     for place in lab:
         assert walk(place.root / "current/") == walk(source)
         assert place.incoming == []
+    lab.assert_idle()
+
+
+def push_twice(lab: Lab, source: Path) -> None:
+    """All arrives, is found again, and a change on top of it arrives as well."""
+    push_once(lab, source)
     assert lab.push(source).outcome == "unchanged"
     (source / "one more").write_text("x")
     second = lab.push(source)
     assert second.code == 0
     assert walk(next(iter(lab)).root / "current/") == walk(source)
-    lab.assert_idle()
 
 
 def test_busybox_alone(make_lab: MakeLab, tmp_path: Path) -> None:
@@ -106,15 +110,15 @@ def test_one_host_gets_gzip_where_the_others_get_zstd(lab: Lab, site: Path, tmp_
 @pytest.mark.parametrize("name", SHELLS)
 def test_login_shells(make_lab: MakeLab, site: Path, name: str) -> None:
     lab = make_lab(1, wrapper=f"RUN_WITH='{shell(name)}'")
-    push_twice(lab, site)
+    push_once(lab, site)
 
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_login_shells_that_talk(make_lab: MakeLab, site: Path, stream: int) -> None:
     """To standard error before anything; to standard output too, except before scp, whose protocol that breaks."""
     noise = f"printf 'Welcome!\\n\\033[2J no newline' >&{stream}"
-    lab = make_lab(3, wrapper=f"case $SSH_ORIGINAL_COMMAND in scp*) ;; *) {noise};; esac")
-    push_twice(lab, site)
+    lab = make_lab(1, wrapper=f"case $SSH_ORIGINAL_COMMAND in scp*) ;; *) {noise};; esac")
+    push_once(lab, site)
 
 
 def test_a_shell_that_talks_before_scp_is_told(make_lab: MakeLab, site: Path) -> None:
@@ -136,7 +140,7 @@ def test_a_login_that_runs_nothing(make_lab: MakeLab, site: Path) -> None:
 @pytest.mark.parametrize("mask", ["000", "077"])
 def test_a_umask_changes_no_mode(make_lab: MakeLab, site: Path, mask: str) -> None:
     lab = make_lab(1, wrapper=f"umask {mask}")
-    push_twice(lab, site)
+    push_once(lab, site)
     [place] = lab
     assert (place.root / "releases").stat().st_mode & 0o777 == 0o755
     assert (place.root / "current/").stat().st_mode & 0o777 == 0o755
