@@ -24,6 +24,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Reads as far as the name of the step, which the tools below can then see, and leaves the rest to the real shell.
 FRONT_SH = """#!/bin/sh
+[ "${{1-}}" = -s ] || exec /bin/sh "$@"
 set -a
 D_DO=
 while [ -z "$D_DO" ] && IFS= read -r line; do eval "$line"; done
