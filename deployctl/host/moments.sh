@@ -120,7 +120,7 @@ end_group() {
   [ -n "$1" ] || return 0
   D_WAITED=0
   while group_lives "$1" && [ "$D_WAITED" -lt 20 ]; do
-    kill -s KILL "-$1" 2>/dev/null
+    kill -KILL "-$1" 2>/dev/null # dash knows no group after -s KILL
     moment
     D_WAITED=$((D_WAITED + 1))
   done

@@ -70,13 +70,14 @@ class Tap:
             return [line if isinstance(line, str) else self._text(line) for line in self._tail]
 
     def _line(self, stream: str, raw: bytes) -> None:
-        text = self._text(raw)
+        text = self.clean(raw.decode("utf-8", "replace"))
         if not text:
             self._blank[stream] += 1
             return
         blank, self._blank[stream] = self._blank[stream], 0
-        for line in (*([""] * min(blank, 2)), text):
-            self._pass(stream, line, len(raw) + 1)
+        parts = [text[start : start + LINE_BYTES] for start in range(0, len(text), LINE_BYTES)]
+        for line in (*([""] * min(blank, 2)), *parts):
+            self._pass(stream, line, len(line) + 1)
 
     def _text(self, raw: bytes) -> str:
         return self.clean(raw.decode("utf-8", "replace"))[:LINE_BYTES]
