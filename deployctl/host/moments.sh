@@ -120,7 +120,7 @@ end_group() {
   [ -n "$1" ] || return 0
   D_WAITED=0
   while group_lives "$1" && [ "$D_WAITED" -lt 20 ]; do
-    kill -s KILL "-$1" 2>/dev/null
+    kill -KILL "-$1" 2>/dev/null # dash knows no group after -s KILL
     moment
     D_WAITED=$((D_WAITED + 1))
   done
@@ -163,7 +163,8 @@ lock_is_held() {
 do_break_lock() { # take it away: the holder's command is killed, its run finds out before it switches
   cd "$D_ROOT/.deployctl" 2>/dev/null || return 0
   lock_is_held || return 0
-  read -r D_TOKEN D_GROUP D_REST <lock.owner 2>/dev/null || D_GROUP=
+  read -r D_TOKEN D_GROUP D_REST <lock.owner 2>/dev/null || { D_TOKEN= && D_GROUP=; }
+  [ "$D_TOKEN" = "${D_HOLDER-$D_TOKEN}" ] || fail 50 "another run has taken the lock meanwhile"
   record "$D_RECORD"
   let_go
   ! lock_is_held || fail 50 "the lock is still held by a process that cannot be ended"
@@ -227,10 +228,11 @@ do_check_url() {
     [ "$D_FOLLOW" = 1 ] && D_FOLLOW=-L || D_FOLLOW=
     D_GOT=$(curl -sS $D_FOLLOW -o "$D_BODY" -w '%{http_code}' --max-time "$D_LIMIT" "$D_URL" 2>"$D_BODY.error")
   elif has wget; then
-    D_MORE= # what busybox's wget does not know
-    wget --help 2>&1 | grep -q content-on-error && D_MORE="--content-on-error -t 1" && [ "$D_FOLLOW" != 1 ] && D_MORE="$D_MORE --max-redirect=0"
-    wget -q $D_MORE -T "$D_LIMIT" -S -O "$D_BODY" "$D_URL" 2>"$D_BODY.error"
-    D_GOT=$(sed -n 's/^ *HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$D_BODY.error" | tail -n 1)
+    D_MORE= # busybox's wget knows none of these, and with -T some of its versions crash
+    wget --help 2>&1 | grep -q content-on-error && D_MORE="--content-on-error -t 1 -T $D_LIMIT" &&
+      [ "$D_FOLLOW" != 1 ] && D_MORE="$D_MORE --max-redirect=0"
+    wget -q $D_MORE -S -O "$D_BODY" "$D_URL" 2>"$D_BODY.error"
+    D_GOT=$(sed -n 's/^\( \|wget: server returned error: \)*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\2/p' "$D_BODY.error" | tail -n 1)
   else
     fail 30 "curl and wget are missing on the host: a check with from: host needs one of them"
   fi

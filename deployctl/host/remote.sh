@@ -143,7 +143,7 @@ make_room() {
 sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other runs are dead
   owned || return 0
   for D_T in incoming/*; do
-    [ -d "$D_T" ] && [ "$D_T" != "incoming/$D_RUN" ] && remove "$D_T"
+    [ -d "$D_T" ] && [ "$D_T" != "incoming/$D_RUN" ] && drop_run "$D_T"
   done
   return 0
 }
@@ -151,6 +151,14 @@ sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other
 owned() { # in .deployctl: does the lock name this run?
   [ -r lock.owner ] && read -r D_TOKEN D_GROUP D_REST <lock.owner || return 1
   [ "$D_TOKEN" = "$D_RUN" ]
+}
+
+drop_run() { # the directory of a run, and what a copy of that run left beside its destination
+  if [ -f "$1/copy" ] && { IFS= read -r D_BESIDE && IFS= read -r D_N; } <"$1/copy"; then
+    D_N=${D_BESIDE%/}/.deployctl-${1##*/}-$D_N
+    rm -f "$D_N.new" "$D_N.old" 2>/dev/null || return
+  fi
+  remove "$1"
 }
 
 remove() { # a tree of ours; directories without write permission in it are made removable
@@ -366,7 +374,7 @@ do_confirm() {
 # After an abort: the unproven goes, proven artifacts and staged trees stay.
 do_clean() {
   cd "$D_ROOT/.deployctl/incoming" 2>/dev/null || return 0
-  remove "$D_RUN"
+  drop_run "$D_RUN"
   say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
 }
 

@@ -19,15 +19,22 @@ PART = 4  # of a secret of several lines, each line that is at least this long i
 class Tap:
     """Takes bytes of two streams and passes lines on; any amount of output costs bounded memory."""
 
-    def __init__(self, emit: Callable[[str, str], None], secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        emit: Callable[[str, str], None],
+        secrets: Sequence[str] = (),
+        *,
+        pass_bytes: int = PASS_BYTES,
+    ) -> None:
         self._emit = emit
+        self._pass_bytes = pass_bytes
         self._secrets = _with_parts(secrets)
         self._hidden = [
             (secret.encode("utf-8", "surrogateescape"), HIDDEN.encode()) for secret in self._secrets
         ]
         self._longest = max((len(secret) for secret, _ in self._hidden), default=0)
         self._rest = {"stdout": b"", "stderr": b""}
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[str | bytes] = deque(maxlen=TAIL_LINES)
         self._passed_bytes = 0
         self._lock = threading.Lock()
         self._blank = {"stdout": 0, "stderr": 0}  # empty lines held back: at the end they say nothing
@@ -38,7 +45,10 @@ class Tap:
             if len(rest) > LINE_BYTES + self._longest:
                 rest = self._cut(rest, lines)
             self._rest[stream] = rest
-            for line in lines if self._passed_bytes <= PASS_BYTES else lines[-TAIL_LINES:]:
+            if self._passed_bytes > self._pass_bytes:  # only the tail counts, and it is made readable once, at the end
+                self._tail.extend(line for line in lines[-TAIL_LINES:] if line)
+                return
+            for line in lines:
                 self._line(stream, line)
 
     def _cut(self, rest: bytes, lines: list[bytes]) -> bytes:
@@ -57,24 +67,28 @@ class Tap:
                 if rest:
                     self._line(stream, rest)
             self._rest = {"stdout": b"", "stderr": b""}
-            return list(self._tail)
+            return [line if isinstance(line, str) else self._text(line) for line in self._tail]
 
     def _line(self, stream: str, raw: bytes) -> None:
-        text = self.clean(raw.decode("utf-8", "replace"))[:LINE_BYTES]
+        text = self.clean(raw.decode("utf-8", "replace"))
         if not text:
             self._blank[stream] += 1
             return
         blank, self._blank[stream] = self._blank[stream], 0
-        for line in (*([""] * min(blank, 2)), text):
-            self._pass(stream, line, len(raw) + 1)
+        parts = [text[start : start + LINE_BYTES] for start in range(0, len(text), LINE_BYTES)]
+        for line in (*([""] * min(blank, 2)), *parts):
+            self._pass(stream, line, len(line) + 1)
+
+    def _text(self, raw: bytes) -> str:
+        return self.clean(raw.decode("utf-8", "replace"))[:LINE_BYTES]
 
     def _pass(self, stream: str, text: str, size_bytes: int) -> None:
         self._tail.append(text)
         before, self._passed_bytes = self._passed_bytes, self._passed_bytes + max(EVENT_BYTES, size_bytes)
-        if self._passed_bytes <= PASS_BYTES:
+        if self._passed_bytes <= self._pass_bytes:
             self._emit(stream, text)
-        elif before <= PASS_BYTES:
-            self._emit(stream, f"(more than {PASS_BYTES >> 10} KiB of output: the rest is not shown)")
+        elif before <= self._pass_bytes:
+            self._emit(stream, f"(more than {self._pass_bytes >> 10} KiB of output: the rest is not shown)")
 
     def clean(self, text: str) -> str:
         """Hide secrets and make the text safe for a terminal."""

@@ -46,7 +46,7 @@ do_prune() {
   prune_artifacts
   rm -f .deployctl/version.?* .deployctl/lock.owner.?*
   for D_T in .deployctl/incoming/*; do
-    [ ! -d "$D_T" ] || remove "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
+    [ ! -d "$D_T" ] || drop_run "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
   done
   [ -z "$D_STUCK" ] || fail 32 "$D_STUCK"
 }
@@ -83,4 +83,61 @@ prune_artifacts() { # all of them, or with D_AGE those older than a day
   say artifacts "$(find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD | wc -l | tr -d ' ')"
   # shellcheck disable=SC2086
   find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD -exec rm -f {} +
+}
+
+# ---- check: what a release would need, looked at and tried ---------------------------------------------------------
+
+do_nothing() { :; }
+
+do_examine() {
+  say clock "$(date +%s)"
+  (do_probe)
+  for D_T in flock mv ln mkdir rm chmod df sed; do
+    has "$D_T" && say tool "$D_T"
+  done
+  tool_versions
+  D_TRIED=
+  try_rights "$(nearest "$D_ROOT")"
+  [ ! -d "$D_ROOT/.deployctl/incoming" ] || try_rights "$D_ROOT/.deployctl/incoming"
+  say tried "$D_TRIED"
+  (cd "$D_ROOT" 2>/dev/null && look_at_root)
+  D_SSHD=$(command -v sshd || echo /usr/sbin/sshd)
+  "$D_SSHD" -T 2>/dev/null | sed -n -e "s/^maxsessions /$D_NONCE maxsessions /p" -e "s/^maxstartups /$D_NONCE maxstartups /p"
+  share_dir() { [ ! -e "$D_ROOT/shared/$1" ] || [ -d "$D_ROOT/shared/$1" ] || say shared_odd "$1"; }
+  share_file() { [ -e "$D_ROOT/shared/$1" ] || say shared_missing "$1"; }
+  share
+  (do_owner)
+}
+
+tool_versions() {
+  for D_T in "ssh -V" "tar --version" "gzip --version" "zstd --version"; do
+    has "${D_T%% *}" && D_LINE=$($D_T 2>&1 </dev/null | head -n 1) || continue
+    case $D_LINE in
+    *unrecognized* | *invalid* | *nknown*) ;;
+    *[0-9].[0-9]*) say tool_version "${D_T%% *} $(one_line "$D_LINE")" ;;
+    esac
+  done
+}
+
+try_rights() { # to write, to rename and to remove, in a directory made for it
+  D_TRY=$1/.deployctl-check-$D_RUN
+  D_STEP=write
+  D_ERR=$( (mkdir "$D_TRY" && echo probe >"$D_TRY/file") 2>&1) &&
+    D_STEP=rename &&
+    D_ERR=$( (mkdir "$D_TRY/a" && mv "$D_TRY/file" "$D_TRY/a/" && mv "$D_TRY/a" "$D_TRY/b" && ln -s b "$D_TRY/link" && mv -f "$D_TRY/link" "$D_TRY/b/") 2>&1) &&
+    D_STEP=remove &&
+    D_ERR=$(rm -r "$D_TRY" 2>&1) && D_STEP=
+  D_TRIED="$D_TRIED${D_TRIED:+, }$1"
+  [ -z "$D_STEP" ] || { say right_missing "$D_STEP $1 $(one_line "$D_ERR")"; rm -rf "$D_TRY" 2>/dev/null; }
+}
+
+look_at_root() {
+  [ -L current ] && [ ! -e current ] && say dangling yes
+  for D_T in . releases shared .deployctl; do
+    [ -d "$D_T" ] && say filesystem "$D_T $(df -P "$D_T" 2>/dev/null | tail -n 1)"
+  done
+  [ "$(id -u)" != 0 ] || return 0
+  for D_T in releases/*; do
+    [ -d "$D_T" ] && [ ! -L "$D_T" ] && [ ! -O "$D_T" ] && say not_ours "${D_T##*/}"
+  done
 }

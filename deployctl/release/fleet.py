@@ -42,6 +42,10 @@ class Fleet:
         self._others: list[Callable[[Arrival], bool]] = []
         self.members = {member.name: member for member in members}
         self.tolerated = 0
+        self.intolerable = frozenset({Code.HOST_KEY, Code.LOCKED})
+        self.speaks_as: str | None = (
+            None  # a command that reads: one line a host under its name, no failure stops it
+        )
         self._stopping = False
         self._minor = False  # what is under way changes no host's end
 
@@ -145,7 +149,7 @@ class Fleet:
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
         member.answer = {}
-        member.trouble = None
+        member.trouble, member.trouble_as = None, (Code.WORKER_DIED, None)
         if do == "connect":
             member.connecting = True
             self._connecting[member.hop] += 1
@@ -224,6 +228,8 @@ class Fleet:
             member.state = member.state if member.failed else State(message["state"])
         if message["phase"] == Phase.PROBE:
             self._connected(member)
+        if self.speaks_as:
+            return
         self._loop.events.host(
             member.name,
             message["phase"],
@@ -242,6 +248,8 @@ class Fleet:
         member.doing = None
         if self._minor and message["state"] != "ok":
             member.trouble = message["message"]
+            if message["state"] == "failed":
+                member.trouble_as = (Code(message["code"]), message["data"].get("hint"))
             return
         member.phase = message["phase"] or member.phase
         if message["state"] == "failed":
@@ -292,13 +300,15 @@ class Fleet:
         data: Mapping[str, Any] | None = None,
         elapsed_s: float = 0.0,
     ) -> None:
-        """Record why a host failed; the first cause stays. Beyond what is tolerated the run is stopping."""
-        if not member.failed:
-            member.state, member.code, member.message = State.FAILED, code, message
-            member.hint = (data or {}).get("hint")
+        """Record why a host failed; the first cause stays, a host has one end. Beyond what is tolerated the run is stopping."""
+        if member.failed:
+            self._loop.events.note("warning", f"{member.name}: {member.phase}: {message}")
+            return
+        member.state, member.code, member.message = State.FAILED, code, message
+        member.hint = (data or {}).get("hint")
         self._loop.events.host(
             member.name,
-            member.phase,
+            self.speaks_as or member.phase,
             State.FAILED,
             code=code,
             message=message,
@@ -306,7 +316,9 @@ class Fleet:
             data=data,
         )
         failures = sum(each.failed for each in self.members.values())
-        if failures > self.tolerated or code in {Code.HOST_KEY, Code.LOCKED}:
+        if self.speaks_as:
+            return
+        if failures > self.tolerated or code in self.intolerable:
             self.stop()
 
     def progress(self, *, last: bool = False) -> None:

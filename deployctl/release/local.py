@@ -127,8 +127,8 @@ class LocalHooks:
             return False
         message = arrival.message
         if arrival.died is not None:
-            self.failure = None if self.ended else f"the worker of the hooks {arrival.died}"
-            self.ended = True
+            if not self.ended:
+                self.ended, self.failure = True, f"the worker of the hooks {arrival.died}"
         elif message.get("event") == "log":
             self._loop.events.log(None, self._phase, message["stream"], message["text"])
         elif message:

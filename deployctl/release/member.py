@@ -29,6 +29,7 @@ class Member:
     connecting: bool = False
     doing: str | None = None
     trouble: str | None = None  # why the last command that changes no host's end did not end well
+    trouble_as: tuple[Code, str | None] = (Code.WORKER_DIED, None)  # its kind, and what to do
     heard_at: float = 0.0
     timeout_s: float = 0.0
     may_have_switched: bool = False

@@ -60,10 +60,13 @@ def push(
     refuse_build_hook(inventory, Path(source), options)
     check_max_failures(options.max_failures)
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
+    told |= {"ref": options.ref} if options.ref is not None else {}
     with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
             if not options.dry_run:
                 run.build(Path(source))
+            if run.fleet.stopping():
+                return run.stopped_before_live()
             with run_directory(options.environ) as workdir:
                 return _Push(run, Path(source), options, workdir).perform()
         except LeaveAtOnce:
@@ -117,6 +120,7 @@ class _Push:
             return run.stopped_before_live()
         choice, tree = prepared
         run.events.release = choice.release
+        run.known = {"digest": tree.digest, **({"commit": tree.commit} if tree.commit else {})}
         if not self._options.dry_run:
             return self._carry_out(choice, tree)
         archives = self._archives([m for m in run.sound() if choice.actions[m.name] not in RESTS], tree)

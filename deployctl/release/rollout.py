@@ -75,6 +75,7 @@ class Rollout:
                 run.author,
                 previous=member.before,
                 message=run.options.message,
+                command=run.command,
             )
             return {"values": {"ID": self._release, "TREE": self._trees[member.name], "RECORD": text}}
 
@@ -126,16 +127,18 @@ class Rollout:
             member.serves(member.answer["live"])
             if member.live == member.before:
                 back.append(member)
-                if not member.failed:
-                    member.state = State.REVERTED
-                    run.events.host(
-                        member.name,
-                        Phase.REVERT,
-                        State.REVERTED,
-                        message="switched back",
-                        data={"live": live_release(member.live)},
-                    )
         self._reload([member for member in back if member.live])
+        for member in back:
+            if not member.failed:
+                member.state = State.REVERTED
+                live = live_release(member.live)
+                run.events.host(
+                    member.name,
+                    Phase.REVERT,
+                    State.REVERTED,
+                    message="switched back",
+                    data={"live": live},
+                )
 
     def _reload(self, members: Sequence[Member]) -> None:
         """Run the activated hooks of the releases that are back; one that fails leaves its host differing."""

@@ -24,8 +24,9 @@ from deployctl.host.session import Site
 from deployctl.host.target import resolve_targets
 from deployctl.inventory import Inventory, resolve_vars, secret_values, select
 from deployctl.model import Outcome, State
-from deployctl.release.events import Events, Observer, Silent
+from deployctl.release.events import Events, Observer, Silent, utc_now
 from deployctl.release.fleet import Fleet
+from deployctl.release.history import remember
 from deployctl.release.hooks import batches, environment
 from deployctl.release.local import LocalHooks, local_hooks
 from deployctl.release.locking import Locks
@@ -93,6 +94,9 @@ class Run:
         self.loop = loop
         self.fleet = fleet
         self.author = Author.here(dict(options.environ))
+        self.started_at = utc_now()
+        self.told: dict[str, Any] = {}  # what run_started says beyond what every command does
+        self.known: dict[str, Any] = {}  # what the history should know in addition
         self.again = self.command_line(command, argument)  # what mends hosts that differ
         self.locks = Locks(loop, fleet, self.author, options.wait_lock_s)
         self.declined = False
@@ -109,14 +113,25 @@ class Run:
         """Connect to and probe every host; return those that take part from here on."""
         self.fleet.hire()
         self.fleet.each("connect", self.fleet)
-        learned: dict[str, list[str]] = {}
         self._take_facts(self.fleet)
+        self._learn()
+        return self.sound()
+
+    def reach(self, *, minor: bool = False) -> list[Member]:
+        """Connect to every host without a look at its deploy root; return those that were reached."""
+        self.fleet.hire()
+        self.fleet.each("connect", self.fleet, lambda _m: {"probe": False}, minor=minor)
+        self._learn()
+        return [member for member in self.sound() if not member.trouble]
+
+    def _learn(self) -> None:
+        """Keep the host keys that were accepted on first use."""
+        learned: dict[str, list[str]] = {}
         for member in self.fleet:
             for file, text in member.answer.get("learned", ()):
                 learned.setdefault(file, []).append(text)
         for file, lines in learned.items():
             append_learned(Path(file), list(dict.fromkeys(lines)))
-        return self.sound()
 
     def lock(self, members: Sequence[Member]) -> bool:
         """Take the lock on all of `members` or none; return whether it is ours, and nothing has changed meanwhile."""
@@ -169,7 +184,14 @@ class Run:
 
     def confirm(self, members: Sequence[Member], release: str) -> None:
         """Record on every host that the whole run has succeeded; a host that can't is live all the same."""
-        text = record("confirm", self.events.run, release, self.author, message=self.options.message)
+        text = record(
+            "confirm",
+            self.events.run,
+            release,
+            self.author,
+            message=self.options.message,
+            command=self.command,
+        )
         self.fleet.each(
             "confirm",
             members,
@@ -205,8 +227,8 @@ class Run:
         return local.failure and f"{moment} hook {local.failure}"
 
     def build(self, source: Path) -> None:
-        """Run the build hooks in SOURCE; SourceError when one fails."""
-        if said := self.here("build", source):
+        """Run the build hooks in SOURCE; SourceError when one fails, unless a signal ended it."""
+        if (said := self.here("build", source)) and not self.fleet.stopping():
             raise SourceError(said)
 
     def _tell(self, outcome: Outcome) -> None:
@@ -237,12 +259,16 @@ class Run:
         for member in self.fleet:
             if member.state is None:
                 member.state, member.message = State.SKIPPED, "never contacted"
-                self.events.host(member.name, member.phase, State.SKIPPED, message=member.message)
+                self.events.host(
+                    member.name, self.fleet.speaks_as or member.phase, State.SKIPPED, message=member.message
+                )
             elif member.state in {State.OK, State.RUNNING} and not member.finished:
                 member.state, member.message = State.CANCELLED, "stopped by us"
                 if member in unsure:
                     member.message = "left at once; it may serve either release"
-                self.events.host(member.name, member.phase, State.CANCELLED, message=member.message)
+                self.events.host(
+                    member.name, self.fleet.speaks_as or member.phase, State.CANCELLED, message=member.message
+                )
 
     def finish(
         self, outcome: Outcome, *, release: str | None = None, message: str = "", **keys: Any
@@ -267,6 +293,7 @@ class Run:
         if self.activating:
             keys["skew_s"] = self.skew_s
         self.events.release = release or self.events.release
+        remember(self, str(outcome), int(code), sent_bytes)
         self.events.finished(
             outcome=str(outcome), exit_code=int(code), hosts=hosts, bytes_sent=sent_bytes, **keys
         )
@@ -283,9 +310,9 @@ class Run:
             details=keys,
         )
 
-    def command_line(self, command: str, argument: str) -> str:
+    def command_line(self, command: str, *arguments: str) -> str:
         """Return a command for people to copy, with this run's inventory and limit."""
-        words = ["deployctl", command, argument, "-i", str(self.inventory.file)]
+        words = ["deployctl", command, *arguments, "-i", str(self.inventory.file)]
         words += ["-l", self.options.limit] if self.options.limit else []
         return shlex.join(words)
 
@@ -345,6 +372,10 @@ class Run:
         return self.finish(Outcome.MIXED if differ else Outcome.REVERTED)
 
 
+def new_run_id() -> str:
+    return secrets.token_hex(8)
+
+
 @contextlib.contextmanager
 def open_run(
     command: str,
@@ -372,7 +403,7 @@ def open_run(
         targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
     )
     known_hosts = KnownHosts.load(targets)
-    events = Events(observer or Silent(), secrets.token_hex(8))
+    events = Events(observer or Silent(), new_run_id())
     for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
         events.note("warning", warning)
     site = Site(
@@ -395,7 +426,7 @@ def open_run(
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
         argument = str(started.get("source") or started.get("wanted") or "")
         run = Run(command, argument, inventory, options, loop, fleet)
-        run.hooked, run.secrets = hooked, site.secrets
+        run.hooked, run.secrets, run.told = hooked, site.secrets, started
         events.started(
             command, app=inventory.app, hosts=[host.name for host in hosts], forks=forks, **started
         )

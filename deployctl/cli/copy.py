@@ -1,0 +1,29 @@
+"""deployctl copy"""
+
+from __future__ import annotations
+
+import click
+
+from deployctl.cli.options import Common, common_options
+from deployctl.cli.perform import Heard, perform
+from deployctl.inventory import Inventory
+from deployctl.release.copy import copy
+from deployctl.release.result import Result
+from deployctl.release.run import Options
+
+
+@click.command("copy")
+@click.argument("file")
+@click.argument("dest")
+@common_options
+def command(common: Common, file: str, dest: str) -> int:
+    """Put FILE, or standard input for -, at DEST on every host, or on none.
+
+    DEST that ends in / or is a directory there gets the name of FILE; a relative one begins in the login user's home.
+    A file that is there already is replaced by a rename, and put back if another host fails.
+    """
+
+    def action(inventory: Inventory, heard: Heard) -> Result:
+        return copy(inventory, file, dest, Options(**common.settings()), heard)
+
+    return perform(common, "copy", action)

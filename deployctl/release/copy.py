@@ -1,0 +1,231 @@
+"""Copy: one file in place on every host, or on none; no release.
+
+connect ─▶ lock ─▶ beside DEST everywhere, checked ─▶ renamed everywhere ─▶ the old files go
+any failure: no host changed       │ any failure: the old files come back
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import select
+import stat
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.host.script import printable
+from deployctl.inventory import Inventory
+from deployctl.model import Outcome, Phase, State
+from deployctl.release.events import Observer
+from deployctl.release.loop import TURN_S, LeaveAtOnce
+from deployctl.release.member import Member
+from deployctl.release.result import Result
+from deployctl.release.run import Options, Run, open_run
+from deployctl.release.workdir import run_directory
+
+STANDARD_INPUT = "-"
+BLOCK_BYTES = 1 << 20
+NEW_MODE = 0o644  # of a file that comes from standard input
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The file as it is to be on every host; `name` is what a destination that is a directory gets, empty for none."""
+
+    path: Path
+    name: str
+    mode: int
+    size_bytes: int
+    sha256: str
+
+
+def copy(
+    inventory: Inventory,
+    file: str | Path,
+    destination: str,
+    options: Options | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Put `file`, or standard input for `-`, at `destination` on the inventory's hosts; all of them or none.
+
+    A destination that ends in `/` or is a directory there gets the file's name; a relative one begins in the login
+    user's home. UsageError, SourceError.
+    """
+    options = options or Options()
+    destination = checked_destination(destination, nameless=str(file) == STANDARD_INPUT)
+    with open_run("copy", inventory, options, observer, source=str(file), destination=destination) as run:
+        run.again = run.command_line("copy", str(file), destination)
+        spooled = str(file) == STANDARD_INPUT
+        try:
+            with run_directory(options.environ) if spooled else nullcontext() as workdir:
+                content = _spool(run, workdir) if workdir else _look_at(run, Path(file))
+                if content is None:
+                    return run.stopped_before_live()
+                return _Copy(run, content, destination).perform()
+        except SourceError as error:
+            run.take_back()
+            run.finish(Outcome.REFUSED, code=Exit.SOURCE, message=error.message, hint=error.hint)
+            raise
+        except LeaveAtOnce:
+            return run.left_at_once()
+
+
+def checked_destination(destination: str, *, nameless: bool = False) -> str:
+    """Return it with one slash at its end at most; UsageError when it can't be one."""
+    destination = destination.removeprefix("~/")
+    if not destination or destination.startswith("~"):
+        raise UsageError(
+            f"DEST {destination!r} is no path",
+            hint="write an absolute one, or one from the login user's home",
+        )
+    if not destination.isprintable():
+        raise UsageError(f"DEST {destination!r} holds control characters")
+    if not destination.endswith("/"):
+        return destination
+    if nameless:
+        raise UsageError(f"DEST {destination} is a directory, and standard input has no name to go by")
+    return destination.rstrip("/") + "/"
+
+
+# ---- what is to be copied -----------------------------------------------------------------------------------------
+
+
+def _look_at(run: Run, file: Path) -> Content | None:
+    """Read the file once for its digest; None when the run is stopped meanwhile. SourceError."""
+    try:
+        status = file.stat()
+        _refuse(file, status)
+        digest, size_bytes = hashlib.sha256(), 0
+        with file.open("rb") as source:
+            while block := source.read(BLOCK_BYTES):
+                digest.update(block)
+                size_bytes += len(block)
+                run.loop.turn(0)
+                if run.loop.signals.count:
+                    return None
+    except OSError as error:
+        raise SourceError(f"{printable(str(file))}: {error.strerror}") from error
+    return Content(file.absolute(), file.name, stat.S_IMODE(status.st_mode), size_bytes, digest.hexdigest())
+
+
+def _refuse(file: Path, status: os.stat_result) -> None:
+    name = printable(str(file))
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(f"{name} is a directory: copy takes one file", hint="push releases a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{name} is no regular file")
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise SourceError(f"{name} is setuid or setgid: such a file is not copied", hint=f"chmod ug-s {name}")
+    if not file.name.isprintable():
+        raise SourceError(f"{name} has control characters in its name")
+
+
+def _spool(run: Run, workdir: Path) -> Content | None:
+    """Keep what comes on standard input until every host has it; None when the run is stopped meanwhile."""
+    path = workdir / "input"
+    digest, size_bytes = hashlib.sha256(), 0
+    with path.open("wb") as kept:
+        while True:
+            while not select.select([0], [], [], 0)[0]:
+                run.loop.turn(TURN_S, also=[0])
+                if run.loop.signals.count:
+                    return None
+            block = os.read(0, BLOCK_BYTES)
+            if not block:
+                break
+            kept.write(block)
+            digest.update(block)
+            size_bytes += len(block)
+            run.loop.turn(0)
+            if run.loop.signals.count:
+                return None
+    return Content(path, "", NEW_MODE, size_bytes, digest.hexdigest())
+
+
+# ---- the hosts ----------------------------------------------------------------------------------------------------
+
+
+class _Copy:
+    """The steps of one copy, in the order of `perform`."""
+
+    def __init__(self, run: Run, content: Content, destination: str) -> None:
+        self._run = run
+        self._content = content
+        self._values = {
+            "DEST": destination,
+            "NAME": content.name,
+            "MODE": f"{content.mode:04o}",
+            "SIZE": str(content.size_bytes),
+            "SHA": content.sha256,
+        }
+        self._numbers = {name: str(number) for number, name in enumerate(run.fleet.members)}
+        self._places: dict[str, str] = {}  # where the file goes, by host
+
+    def perform(self) -> Result:
+        run = self._run
+        members = run.connect()
+        if run.fleet.stopping() or not run.lock(members):
+            return run.stopped_before_live()
+        working = self._send(members)
+        if run.fleet.stopping():
+            return run.stopped_before_live()
+        run.fleet.each("copy_switch", working, self._touch, together=True)
+        if run.fleet.stopping():
+            return self._put_back(working)
+        for member in working:
+            member.message, member.finished = "copied", True
+        run.take_back()
+        return run.finish(Outcome.OK if working else Outcome.UNCHANGED)
+
+    def _send(self, members: Sequence[Member]) -> list[Member]:
+        """Put it beside its destination everywhere; return the hosts that do not have it there already."""
+        run, size_bytes = self._run, self._content.size_bytes
+
+        def command(member: Member) -> dict[str, Any]:
+            member.upload_bytes = (0, size_bytes)
+            values = {**self._values, "NUMBER": self._numbers[member.name]}
+            return {"values": values, "path": str(self._content.path)}
+
+        run.fleet.each("copy_send", members, command)
+        run.fleet.progress(last=True)
+        working = []
+        for member in members:
+            self._places[member.name] = member.answer.get("to", "")
+            member.sent_bytes = member.answer.get("bytes", member.upload_bytes[0])
+            if not member.answer.get("unchanged"):
+                working.append(member)
+                continue
+            member.state, member.message, member.finished = State.OK, "unchanged", True
+            data = {"to": self._places[member.name]}
+            run.events.host(member.name, Phase.COPY, State.OK, message="unchanged", data=data)
+        return working
+
+    def _touch(self, member: Member) -> dict[str, Any]:
+        member.may_have_switched = True
+        return self._to(member)
+
+    def _to(self, member: Member) -> dict[str, Any]:
+        own = {"TO": self._places[member.name], "NUMBER": self._numbers[member.name]}
+        return {"values": {**self._values, **own}}
+
+    def _put_back(self, working: Sequence[Member]) -> Result:
+        """Put the old files back wherever a rename may have happened; what could not be is left for people."""
+        run = self._run
+        touched = [member for member in working if member.may_have_switched]
+        run.fleet.each("copy_back", touched, self._to, together=True, stoppable=False)
+        differ = False
+        for member in touched:
+            if not member.answer.get("back"):
+                differ = True
+                member.staged = False  # its old file stays beside the new one
+            elif not member.failed:
+                member.state, member.message = State.REVERTED, "put back"
+                run.events.host(member.name, Phase.REVERT, State.REVERTED, message=member.message)
+        run.take_back()
+        if not touched:
+            return run.finish(Outcome.ABORTED)
+        return run.finish(Outcome.MIXED if differ else Outcome.REVERTED)
