@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a script
 """Draw docs/live.svg: the live display as a push shows it, from the program's own renderer.
 
 python tools/render_live.py             write docs/live.svg
@@ -33,7 +32,7 @@ Event = dict[str, Any]
 
 def push(count: int, forks: int, *, fails: bool = False, seed: int = 4) -> Iterator[tuple[float, Event]]:
     """Events of a made-up push with the second at which each happens; the same ones for the same seed."""
-    chance = random.Random(seed)  # noqa: S311 - a picture
+    chance = random.Random(seed)
     names = [f"web{number:0{max(2, len(str(count)))}}" for number in range(1, count + 1)]
     yield (
         0.0,
