@@ -17,6 +17,7 @@ import termios
 import time
 from typing import IO, Protocol
 
+NOTSENT_BYTES = 128 << 10
 USER_TIMEOUT_S = 20.0
 GREETING_LIMIT = 8192  # bytes a server may send before its SSH banner
 _BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info, Linux 4.1 and newer
@@ -153,6 +154,9 @@ def _tune(link: socket.socket) -> None:
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Without it the kernel holds seconds of a slow link's upload, which go on flowing after an abort.
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
 
 
 class Proxy:

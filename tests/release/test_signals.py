@@ -76,11 +76,11 @@ def test_a_signal_before_anything_is_packed(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.fixture
 def slow_lab(lab: Lab) -> Iterator[Lab]:
-    """What is sent to each host goes at 2 MB/s, so that what the kernel holds already is gone in a second or two."""
+    """What is sent to each host goes at 400 kB/s: what the kernel held of it would go on flowing for seconds."""
     with ExitStack() as stack:
         for server in lab.servers:
             proxy = stack.enter_context(Proxy(("127.0.0.1", server.port), buffer=65536))
-            proxy.up(rate=2_000_000)
+            proxy.up(rate=400_000)
             lab.through(server.name, proxy.port)
         yield lab
 
