@@ -23,6 +23,7 @@ COMMANDS = {
     "activate": "make a release live that `push --no-activate` staged",
     "prune": "delete releases beyond `keep`, and leftovers of dead runs",
     "unlock": "show who holds the lock, and take it away after asking",
+    "check": "is every host ready: reachable, key known, login, tools, space, rights",
     "run": "run one command on every host through the same pool",
     "copy": "put one file in place on every host (atomic rename), no release",
     "history": "what was released, when, by whom, with which outcome",
