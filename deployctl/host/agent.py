@@ -29,6 +29,7 @@ from deployctl.host.layout import live_release
 from deployctl.host.lock import BEAT_S, LEASE_S, take_lock
 from deployctl.host.moments import check, hook
 from deployctl.host.operation import Operation
+from deployctl.host.readiness import examine
 from deployctl.host.reading import standing, verify, whole
 from deployctl.host.script import Answer
 from deployctl.host.session import Session, Site
@@ -235,6 +236,7 @@ STEPS: dict[str, Step] = {
     "whole": whole,
     "survey": survey,
     "prune": prune,
+    "examine": examine,
     "run": run_command,
     "copy_send": copy_send,
     "copy_switch": copy_switch,

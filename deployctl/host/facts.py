@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -52,7 +52,8 @@ class Facts:
 
 def read_facts(answer: Answer, root: str) -> Facts:
     """Turn a probe's answer into facts; HostError when the host cannot take a release at all."""
-    _refuse_unfit(answer, root)
+    for refusal in unfit(answer, root):
+        raise refusal
     history = parse_history(answer.all("history"))
     current = answer.one("current")
     last: dict[str, Any] = next(
@@ -99,7 +100,8 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def _refuse_unfit(answer: Answer, root: str) -> None:
+def unfit(answer: Answer, root: str) -> Iterator[HostError]:
+    """Yield each reason for which the host cannot take a release; `data["check"]` says what was looked at."""
     tools = set(answer.all("tool"))
     missing = [tool for tool in NEEDED if tool not in tools]
     if not tools & {"sha256sum", "shasum"}:
@@ -109,29 +111,33 @@ def _refuse_unfit(answer: Answer, root: str) -> None:
     if missing:
         names = ", ".join(missing)
         packages = " ".join(dict.fromkeys(PACKAGES.get(tool, tool) for tool in missing))
-        raise HostError(
+        yield HostError(
             Code.TOOL_MISSING,
             f"{names} {'is' if len(missing) == 1 else 'are'} missing on the host",
             hint=f"install there, on Debian for instance: apt-get install {packages}",
+            data={"check": "tools"},
         )
     if (version := answer.one("version")) and _number(version) != LAYOUT_VERSION:
-        raise HostError(
+        yield HostError(
             Code.UNEXPECTED,
             f"{root}/.deployctl/version is {version}, this deployctl knows {LAYOUT_VERSION}",
             hint="a newer deployctl released here: use that version or a newer one",
+            data={"check": "layout"},
         )
     if kind := answer.one("current_is"):
-        raise HostError(
+        yield HostError(
             Code.NOT_PERMITTED,
             f"{root}/current is a {kind}, not a link",
             hint=f"move it away (mv {root}/current {root}/current.before): deployctl makes it a link to the release",
+            data={"check": "current"},
         )
     if path := answer.one("not_a_directory"):
-        raise HostError(Code.NOT_PERMITTED, f"{path} is not a directory")
+        yield HostError(Code.NOT_PERMITTED, f"{path} is not a directory", data={"check": "rights"})
     if path := answer.one("read_only"):
         user = answer.one("user") or "the login user"
-        raise HostError(
+        yield HostError(
             Code.NOT_PERMITTED,
             f"{path} is not writable for {user}",
             hint=f"give it to the login user there: chown {user} {path}",
+            data={"check": "rights"},
         )

@@ -203,14 +203,14 @@ do_settle() {
   cd "$D_ROOT/releases/$D_ID" || fail 32 "cannot enter $D_ROOT/releases/$D_ID"
   D_STAMP=../../.deployctl/manifests/$D_ID
   D_LIST=$D_ROOT/.deployctl/incoming/$D_RUN/settled
-  D_SINCE=-newer
-  find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
+  set -- -cnewer "$D_STAMP"
+  find . -prune -cnewer . >/dev/null 2>&1 || set -- # busybox counts whole seconds: everything is recorded
   rm -f "$D_STAMP.settled"
-  [ -n "$(find . "$D_SINCE" "$D_STAMP" 2>/dev/null | head -n 1)" ] || return 0
+  [ -n "$(find . "$@" 2>/dev/null | head -n 1)" ] || return 0
   D_SHA=sha256sum
   has sha256sum || D_SHA="shasum -a 256"
   {
-    find . -type f "$D_SINCE" "$D_STAMP" -exec $D_SHA {} + &&
+    find . -type f "$@" -exec $D_SHA {} + &&
       sed -n 's/^[fdl] [0-7]* [0-9]* [-0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
         [ -e "./$D_NAME" ] || [ -L "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
       done

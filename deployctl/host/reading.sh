@@ -13,7 +13,7 @@ do_standing() { # the history, who holds the lock, and how large each release is
   fi
   for D_T in manifests/*; do
     if [ -f "$D_T" ] && [ -d "../releases/${D_T##*/}" ]; then
-      say size "${D_T##*/} $(awk '{ n += $3 } END { printf "%.0f", n }' "$D_T")"
+      say size "${D_T##*/} $(awk '$1 == "f" { n += $3 } END { printf "%.0f", n }' "$D_T")"
     fi
   done
 }
@@ -77,7 +77,14 @@ BEGIN {
 '
 
 D_COMPARE='
-function differs(path, what) { wrong[path] = (path in wrong ? wrong[path] ", " : "") what }
+function differs(path, what) {
+  if (path in wrong) what = wrong[path] ", " what
+  wrong[path] = what
+}
+function four(mode) { # digits as text: some awks take 0644 for an octal number
+  while (length(mode) < 4) mode = "0" mode
+  return mode
+}
 function name_of(type) { return type in kinds ? kinds[type] : "special file" }
 BEGIN { kinds["f"] = "file"; kinds["d"] = "directory"; kinds["l"] = "link" }
 { tag = substr($0, 1, 1); line = substr($0, 3) }
@@ -86,7 +93,7 @@ tag == "m" {
   split(line, word, " ")
   path = line
   sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, "", path)
-  type[path] = word[1]; mode[path] = word[2] + 0; sum[path] = word[4]
+  type[path] = word[1]; mode[path] = word[2]; sum[path] = word[4]
 }
 tag == "s" {
   names = line ~ /^\\/
@@ -118,8 +125,8 @@ tag == "l" {
     differs(path, "is a " name_of(word[1]) ", not a " name_of(type[path]))
   } else if (word[1] == "l") {
     print "link " sum[path] " " path "\t" text
-  } else if (word[2] != mode[path] && !(path in settled) && !(word[1] == "d" && path in expected)) {
-    differs(path, sprintf(word[2] == "?" ? "mode is not %04d" : "mode is not %04d but %04d", mode[path], word[2]))
+  } else if (four(word[2]) != mode[path] && !(path in settled) && !(word[1] == "d" && path in expected)) {
+    differs(path, "mode is not " mode[path] (word[2] == "?" ? "" : " but " four(word[2])))
   }
 }
 tag == "h" {

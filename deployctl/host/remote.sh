@@ -118,6 +118,7 @@ do_probe() {
   done
   if [ -r .deployctl/history.jsonl ]; then
     tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
+    printf '\n' # a torn last line has no end
   fi
 }
 
@@ -342,8 +343,10 @@ switch_to() {
   say live "$1"
 }
 
-record() {
-  [ -z "$1" ] || printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
+record() { # behind a torn last line, as a crash leaves it, not onto it
+  [ -n "$1" ] || return 0
+  [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl" 2>/dev/null)" ] || printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
+  printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
 }
 
 # Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none.

@@ -113,6 +113,7 @@ class LiveReporter:
             plans=view.plans,
             probed=view.probed,
             tails=view.tails,
+            answers=view.answers,
             fold=self._fold,
         )
         self._clear()
@@ -120,7 +121,7 @@ class LiveReporter:
         outcome = text(event, "outcome")
         good = outcome in _GOOD
         for index, line in enumerate(told.lines):
-            if index:
+            if index or view.command in READING:
                 self._out.line(line)
                 continue
             glyph, style = (self._glyphs.ok, "bold green") if good else (self._glyphs.failed, "bold red")

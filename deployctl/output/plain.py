@@ -107,6 +107,7 @@ class PlainReporter:
             plans=view.plans,
             probed=view.probed,
             tails=view.tails if self._verbosity < 0 else None,
+            answers=view.answers,
             fold=self._fold,
         )
         for line in told.lines:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from deployctl.errors import Code
+from deployctl.errors import Code, Exit
 from deployctl.output import numbers
 from deployctl.output.causes import Fold, causes, problem_lines
 from deployctl.output.stream import printable
+from deployctl.output.tables import table
 from deployctl.output.view import READING, number, text
 
 _NOTHING, _UNKNOWN = "nothing", "not known"
@@ -36,12 +37,13 @@ def summarize(
     plans: Mapping[str, Mapping[str, Any]] | None = None,
     probed: Collection[str] = frozenset(),
     tails: Mapping[str, Sequence[str]] | None = None,
+    answers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Summary:
     """Tell the end of a run.
 
     `finished` and `started` are the `run_finished` and `run_started` events, `failures` the `host` events of state
     `failed`, `plans` the data of a dry run's `probe` events by host, `probed` the hosts that were asked what they serve,
-    `tails` the last output of hosts where it was not shown yet.
+    `tails` the last output of hosts where it was not shown yet, `answers` the facts of a command that reads by host.
     """
     end = _End(finished, started or {}, fold, probed)
     outcome = text(finished, "outcome")
@@ -55,7 +57,7 @@ def summarize(
         case "planned":
             lines = end.planned(plans or {})
         case "ok" | "failed":
-            lines = end.other(outcome)
+            lines = end.other(outcome, answers or {})
         case _:
             lines = end.not_released(outcome)
     return Summary([printable(line) for line in lines], end.problems(failures, tails))
@@ -130,9 +132,11 @@ class _End:
             lines.append(f"mend it with: {mend}")
         return [head, *lines]
 
-    def other(self, outcome: str) -> list[str]:
+    def other(self, outcome: str, answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if self.command in READING:
-            return []
+            return table(self.command, answers, self.finished, self.fold)
+        if number(self.finished, "exit_code") == Exit.USAGE:
+            return [f"{self.command} refused: nothing was changed"]
         failed = [name for name in self.hosts if self._state(name) == "failed"]
         took = numbers.seconds(float(self.finished.get("elapsed_s") or 0))
         if not self.hosts:

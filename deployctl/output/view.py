@@ -49,6 +49,7 @@ class RunView:
         self.running: dict[str, HostView] = {}  # in the order work on them began
         self.failures: list[Mapping[str, Any]] = []
         self.plans: dict[str, Mapping[str, Any]] = {}
+        self.answers: dict[str, Mapping[str, Any]] = {}  # of hosts to a command that reads
         self.probed: set[str] = set()
         self.staged: set[str] = set()
         self.live: set[str] = set()
@@ -131,6 +132,8 @@ class RunView:
         if state == "reverted" or (phase == "revert" and state == "ok"):
             self.reverted.add(name)
             self.live.discard(name)
+        if phase == self.command and state == "ok" and isinstance(data, Mapping):
+            self.answers[name] = data
         if phase == self.command and state in {"ok", "failed", "cancelled", "skipped"}:
             self.done.add(name)
 

@@ -305,6 +305,7 @@ class Fleet:
             self._loop.events.note("warning", f"{member.name}: {member.phase}: {message}")
             return
         member.state, member.code, member.message = State.FAILED, code, message
+        member.failed_in = member.phase
         member.hint = (data or {}).get("hint")
         self._loop.events.host(
             member.name,

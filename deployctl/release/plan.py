@@ -45,12 +45,19 @@ class Choice:
 
 
 def choose(
-    facts: Mapping[str, Facts], tree: str, *, now: datetime, edited: Collection[str] = (), force: bool = False
+    facts: Mapping[str, Facts],
+    tree: str,
+    *,
+    now: datetime,
+    edited: Collection[str] = (),
+    force: bool = False,
+    known: str | None = None,
 ) -> Choice:
     """Choose for hosts that were all probed; `edited` are those whose live release is no longer what was deployed.
 
     A tree that is live somewhere keeps its id, so that a lagging host joins it; so does one that was staged and never
-    live. Otherwise, or with `force`, or where a host must get a fresh copy of what it serves, the id is new.
+    live, and one that is `known` to be this tree's elsewhere, so that a new host can join alone. Otherwise, or with `force`, or
+    where a host must get a fresh copy of what it serves, the id is new.
     """
     live = [each.live for each in facts.values() if each.live_digest == tree]
     if force or edited:
@@ -59,6 +66,7 @@ def choose(
         release = max(Counter(live).items(), key=lambda item: (item[1], item[0] or ""))[0] or ""
     else:
         staged = {release for each in facts.values() for release in _never_live(each, tree)}
+        staged |= {known} if known else set()
         staged -= {release for each in facts.values() for release in each.activated}
         release = max(staged, default="") or new_id(facts, tree, now)
     fresh = force or bool(edited)

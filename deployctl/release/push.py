@@ -19,6 +19,7 @@ from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
+from deployctl.release.history import known_release
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer, Source
@@ -173,7 +174,10 @@ class _Push:
                 "warning", f"{name}: the live release was changed there ({text}); it gets a fresh copy"
             )
         facts = {m.name: m.facts for m in run.sound() if m.facts}
-        return choose(facts, tree.digest, now=utc_now(), edited=edited, force=self._options.force)
+        known = known_release(run.inventory.app, tree.digest)
+        return choose(
+            facts, tree.digest, now=utc_now(), edited=edited, force=self._options.force, known=known
+        )
 
     def _archives(self, members: Sequence[Member], tree: Tree) -> dict[str, Archive]:
         """Return the archive each member takes, once all that are needed are packed; empty when the run stops."""

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.release.lab import Lab
 from tests.release.running import Pushed
 from tests.release.trees import make_site
+
+
+def busybox_tools(directory: Path) -> Path:
+    """Make a directory that can stand for PATH on a busybox host: its applets, and an scp; skips without busybox."""
+    program = shutil.which("busybox")
+    if program is None:
+        pytest.skip("busybox is missing")
+    directory.mkdir()
+    applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    for applet in applets:
+        (directory / applet).symlink_to(program)
+    (directory / "scp").symlink_to(shutil.which("scp") or "/usr/bin/scp")
+    return directory
 
 
 @dataclass
@@ -51,6 +66,18 @@ class Story:
         data = yaml.safe_load(self.lab.inventory.read_text())
         data["release"] = {**data.get("release", {}), **release}
         self.lab.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
+
+    def set_vars(self, **variables: Any) -> None:
+        """Set variables of every host in the inventory."""
+        data = yaml.safe_load(self.lab.inventory.read_text())
+        data["groups"]["web"]["vars"] = variables
+        self.lab.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
+
+    def forget(self, name: str) -> None:
+        """Put an empty disk into a host."""
+        root = self.lab[name].root
+        shutil.rmtree(root)
+        root.mkdir()
 
     def remove(self, name: str, release: str) -> None:
         shutil.rmtree(self.lab[name].root / "releases" / release)

@@ -270,8 +270,9 @@ def test_what_cannot_be_copied(make_lab: MakeLab, file: Path, tmp_path: Path) ->
         assert (refused.code, refused.outcome) == (11, "refused")
         assert refused.states == {"h01": "skipped"}
     file.chmod(0o644)
-    for source, dest in ((file, ""), (file, "~other/x"), (file, "/a\nb"), ("-", "conf/")):
-        assert copy(lab, source, dest).code == 2
+    cases: list[tuple[Path | str, str]] = [(file, ""), (file, "~other/x"), (file, "/a\nb"), ("-", "conf/")]
+    for given, dest in cases:
+        assert copy(lab, given, dest).code == 2
 
 
 def test_no_room_and_no_right(make_lab: MakeLab, file: Path) -> None:
