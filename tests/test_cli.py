@@ -21,7 +21,7 @@ from deployctl.cli.main import COMMANDS, cli, run
 from tests.support.proc import wait_until
 
 PROGRAM = (sys.executable, "-m", "deployctl")
-SHELL_OF_CLI = {"main", "options", "perform"}  # modules of the room that are no commands
+SHELL_OF_CLI = {"main", "options", "perform", "rolling"}  # modules of the room that are no commands
 HEAVY = (
     "paramiko",
     "rich",
@@ -42,7 +42,17 @@ OF_COMMAND = {
         "--ref", "--dry-run", "--no-activate", "--max-failures", "--batch", "--batch-wait", "--confirm", "--limit-rate",
         "--force", "--allow-empty", "--message", "--report", "--junit",
     },
-    "activate": COMMON | {"--message"},
+    "rollback": COMMON | {"--batch", "--batch-wait", "--confirm", "--force", "--message"},
+    "activate": COMMON | {"--batch", "--batch-wait", "--confirm", "--message"},
+    "status": COMMON,
+    "releases": COMMON,
+    "verify": COMMON,
+    "prune": COMMON,
+    "unlock": COMMON,
+    "check": COMMON,
+    "run": COMMON,
+    "copy": COMMON,
+    "history": COMMON | {"--local", "--last"},
     "inventory": {"--inventory", "--limit", "--output", "--help"},
     "demo": COMMON | {"--hosts", "--keep"},
     "completion": {"--help"},
@@ -137,10 +147,10 @@ def test_the_help_of_a_command_names_its_options_and_fits_80_columns(
 
 
 def test_commands_that_talk_to_hosts_share_their_options() -> None:
-    for name in ("push", "activate"):
+    for name in COMMANDS.keys() - {"inventory", "demo", "completion"}:
         command = importlib.import_module(f"deployctl.cli.{name}").command
         opts = {opt for param in command.params for opt in param.opts}
-        assert opts >= COMMON - {"--help", "--wait-lock"}
+        assert opts >= COMMON - {"--help"}
         assert opts >= {"-i", "-l", "-f", "-o", "-v", "-q", "-y"}
 
 
