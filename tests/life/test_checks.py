@@ -14,7 +14,7 @@ import pytest
 
 from tests.life.moments import Diary, configure, hooks
 from tests.release.conftest import MakeLab
-from tests.release.lab import PATH, Lab, tool_directory
+from tests.release.lab import Lab, tool_directory
 from tests.release.running import Pushed
 from tests.release.trees import make_site
 
