@@ -20,6 +20,7 @@ from deployctl.model import Outcome, Phase, State
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
 from deployctl.release.history import known_release
+from deployctl.release.local import build
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer, Source
@@ -64,7 +65,7 @@ def push(
     with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
             if not options.dry_run:
-                run.build(Path(source))
+                build(run, Path(source))
             if run.fleet.stopping():
                 return run.stopped_before_live()
             with run_directory(options.environ) as workdir:
