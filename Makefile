@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-random lint format bench packages clean
+.PHONY: help demo test test-random crash lint format bench packages clean
 
 help:
 	@echo 'make demo         throwaway hosts on this machine and three real releases to them'
 	@echo 'make test         the whole test suite, on real OpenSSH servers'
 	@echo 'make test-random  the same again, in another order'
+	@echo 'make crash        kill a run at every point there is, and let many pushes meet; takes minutes'
 	@echo 'make lint         ruff, mypy, and the direction of imports'
 	@echo 'make format       let ruff format'
 	@echo 'make bench        a push of 10,000 files against rsync and ssh'
@@ -34,6 +35,10 @@ test: $(VENV)/.installed-dev packages
 
 test-random: $(VENV)/.installed-dev packages
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+crash: $(VENV)/.installed-dev packages
+	DEPLOYCTL_TEST_EVERY=1 DEPLOYCTL_TEST_ROUNDS=30 $(BIN)/python -m pytest -s \
+	  tests/life/test_kill_sweep.py tests/life/test_two_pushes.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@ from deployctl.cli.perform import Heard, perform
 from deployctl.cli.rolling import rolling_options, rolling_settings
 from deployctl.inventory import Inventory
 from deployctl.release.activate import activate
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options
 
 
 @click.command("activate")

@@ -12,9 +12,9 @@ from deployctl.cli.options import Common, common_options
 from deployctl.cli.perform import Heard, perform
 from deployctl.inventory import Inventory, fold
 from deployctl.output.stream import SafeStream, printable
+from deployctl.release.options import Options
 from deployctl.release.ready import check
 from deployctl.release.result import Result
-from deployctl.release.run import Options
 
 
 class Listener:

@@ -7,9 +7,9 @@ import click
 from deployctl.cli.options import Common, common_options
 from deployctl.cli.perform import Heard, perform
 from deployctl.inventory import Inventory
+from deployctl.release.options import Options
 from deployctl.release.prune import prune
 from deployctl.release.result import Result
-from deployctl.release.run import Options
 
 
 @click.command("prune")

@@ -10,8 +10,8 @@ from deployctl.cli.options import Common, common_options
 from deployctl.cli.perform import Heard, perform
 from deployctl.cli.rolling import open_question
 from deployctl.inventory import Inventory
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options
 from deployctl.release.unlock import unlock
 
 

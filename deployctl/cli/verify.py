@@ -6,8 +6,8 @@ import click
 
 from deployctl.cli.options import Common, common_options
 from deployctl.cli.perform import perform
+from deployctl.release.options import Options
 from deployctl.release.reading import verify
-from deployctl.release.run import Options
 
 
 @click.command("verify")

@@ -103,8 +103,8 @@ do_copy_back() {
   copy_paths
   if [ -e "$D_NEW" ]; then
     rm -f "$D_OLD" # it was not renamed
-  elif is_same "$D_OLD"; then
-    rm -f "$D_OLD" # on a file system that hosts share, another one was there first and knows the old file
+  elif is_same "$D_OLD" || [ "$D_OLD" -ef "$D_TO" ]; then
+    rm -f "$D_OLD" # on a file system that hosts share: another one puts the old file back, or has done so
   elif [ -e "$D_OLD" ] || [ -L "$D_OLD" ]; then
     [ ! -d "$D_TO" ] && D_ERR=$(mv -f "$D_OLD" "$D_TO" 2>&1) ||
       blame "$D_BESIDE" 32 "cannot put the old file back, it is at $D_OLD: ${D_ERR:-$D_TO is a directory now}"

@@ -5,12 +5,14 @@ Owns the judgement, which is pure, and the step that asks for it; what makes a h
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from deployctl.engine.child import Message
@@ -20,6 +22,7 @@ from deployctl.host.layout import live_id
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, printable
 from deployctl.host.session import Session
+from deployctl.host.upload import upload
 from deployctl.model import Phase
 
 SKEW_S = 30  # beyond it times in histories and logs mislead
@@ -74,7 +77,10 @@ def examine(session: Session, _command: Message, operation: Operation) -> dict[s
     before_s = time.time()
     answer = session.run(operation, "examine")
     measured = Measured(before_s, time.time(), shell_s)
-    return {"checks": [check.to_json() for check in judge(answer, session.root, measured)]}
+    checks = judge(answer, session.root, measured)
+    if not any(check.name in {"tools", "rights"} and check.state is Standing.FAILED for check in checks):
+        checks.append(_try_scp(session, operation, answer.one("nearest") or session.root))
+    return {"checks": [check.to_json() for check in checks]}
 
 
 def _try_sessions(session: Session, timeout_s: float) -> tuple[float, int]:
@@ -90,6 +96,22 @@ def _try_sessions(session: Session, timeout_s: float) -> tuple[float, int]:
                 raise
             return round_s, 1
     return round_s, NEEDED
+
+
+def _try_scp(session: Session, operation: Operation, place: str) -> Check:
+    """Send an empty file there and remove it: scp, unlike our commands, bears nothing else on standard output."""
+    target = f"{place}/.deployctl-check-{session.site.run}"
+    connection = session.connection(operation.timeout_s)
+    try:
+        upload(connection, Path(os.devnull), target, stall_s=operation.timeout_s, cancel=operation.cancel)
+    except HostError as error:
+        if "scp" not in error.data:
+            raise
+        fix = "let the login shell print nothing where there is no terminal (.bashrc, .zshenv, a forced command)"
+        return Check("scp", Standing.FAILED, error.message, fix, int(error.code))
+    finally:
+        session.run(operation, "unexamine", {"PLACE": target})
+    return Check("scp", Standing.OK, f"sent an empty file to {printable(place)}")
 
 
 # ---- the judgement: pure ---------------------------------------------------------------------------------------------

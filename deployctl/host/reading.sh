@@ -104,10 +104,10 @@ tag == "s" {
   path = escaped(path)
   if (at == 2) {
     removed[path]
-    while (sub(/\/[^\/]*$/, "", path)) removed[path]
+    while (sub("/[^/]*$", "", path)) removed[path]
   } else {
     settled[path] = substr(line, 1, 64)
-    while (sub(/\/[^\/]*$/, "", path)) expected[path]
+    while (sub("/[^/]*$", "", path)) expected[path]
   }
 }
 tag == "l" {

@@ -364,13 +364,16 @@ do_revert() {
   say live "$(readlink current 2>/dev/null)"
 }
 
-do_confirm() {
-  record "$D_RECORD"
+do_confirm() { # the record comes last: a host that is killed in between is confirmed, and swept, by the next push
   cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
-  (cd .. && owned) || { remove "$D_RUN"; say live "$(readlink "$D_ROOT/current")"; return; }
-  for D_T in * .[!.]*; do
-    [ -e "$D_T" ] && remove "$D_T"
-  done
+  if (cd .. && owned); then
+    for D_T in * .[!.]*; do
+      [ -e "$D_T" ] && remove "$D_T"
+    done
+  else
+    remove "$D_RUN"
+  fi
+  record "$D_RECORD"
   say live "$(readlink "$D_ROOT/current")"
 }
 

@@ -89,6 +89,8 @@ prune_artifacts() { # all of them, or with D_AGE those older than a day
 
 do_nothing() { :; }
 
+do_unexamine() { rm -f "$D_PLACE"; }
+
 do_examine() {
   say clock "$(date +%s)"
   (do_probe)

@@ -112,7 +112,7 @@ class LiveReporter:
             failures=view.failures,
             plans=view.plans,
             probed=view.probed,
-            tails=view.tails,
+            tails=None if self._verbosity > 0 or view.command == "run" else view.tails,  # shown above
             answers=view.answers,
             fold=self._fold,
         )

@@ -17,6 +17,7 @@ from deployctl.output.tables import table
 from deployctl.output.view import READING, number, text
 
 _NOTHING, _UNKNOWN = "nothing", "not known"
+RELEASING = frozenset({"push", "rollback", "activate"})  # commands that change what is live
 _LOST = frozenset(
     {Code.UNREACHABLE, Code.TIMED_OUT, Code.HOST_KEY, Code.LOGIN, Code.JUMP, Code.LOST}
     | {Code.WORKER_DIED, Code.UNEXPECTED}
@@ -79,6 +80,7 @@ class _End:
         self.what = " ".join(filter(None, (text(started, "app"), self.release))) or "the release"
         self.fold = fold
         self.probed = probed
+        self.releases = self.command in RELEASING or not self.command
 
     def released(self) -> list[str]:
         live = [name for name in self.hosts if self._served(name) == self.release]
@@ -88,7 +90,9 @@ class _End:
         return [whole, *self.live_where(), self._cost()]
 
     def unchanged(self) -> list[str]:
-        return [f"{self.what} is already live on {self._folded(self.hosts)}; nothing to do"]
+        if self.releases:
+            return [f"{self.what} is already live on {self._folded(self.hosts)}; nothing to do"]
+        return [f"{self.command}: nothing to do on {self._folded(self.hosts)}"]
 
     def staged(self) -> list[str]:
         command = text(self.finished, "activate") or f"deployctl activate {self.release}"
@@ -113,16 +117,19 @@ class _End:
 
     def not_released(self, outcome: str) -> list[str]:
         command = self.command or "the release"
+        nothing = "no live host changed" if self.releases else "no host changed"
+        back = f"every host is back on what it {'served' if self.releases else 'had'}"
         heads = {
-            "aborted": f"{command} aborted: no live host changed",
-            "reverted": f"{command} reverted: every host is back on what it served",
+            "aborted": f"{command} aborted: {nothing}",
+            "reverted": f"{command} reverted: {back}",
             "mixed": f"{command} left hosts that differ",
             "refused": f"{command} refused: nothing was changed",
         }
         if outcome == "interrupted":
             switched = any(self._state(name) == "reverted" for name in self.hosts)
-            after = "every host is back on what it served" if switched else "no live host changed"
-            head = f"{command} interrupted: {after}"
+            head = f"{command} interrupted: {back if switched else nothing}"
+            if not self.releases and self.command != "copy":  # hosts that were done stay so
+                head = f"{command} interrupted"
         else:
             head = heads.get(outcome, f"{command} ended: {outcome or 'no outcome was reported'}")
         if outcome == "refused":
@@ -179,7 +186,8 @@ class _End:
         return lines
 
     def _live_now(self) -> list[str]:
-        if not self.hosts or all(self._served(name) == _UNKNOWN for name in self.hosts):
+        known = self.releases and any(self._served(name) != _UNKNOWN for name in self.hosts)
+        if not known:
             return []
         return ["live now:", *self.live_where()]
 

@@ -155,6 +155,8 @@ def _time(stamp: str) -> str:
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return aligned lines; a column that is empty in every row is left out."""
     whole = [tuple(head), *(tuple(row) for row in rows)]
+    if not whole[1:]:
+        return []
     used = [i for i in range(len(head)) if any(row[i] for row in whole[1:])]
     widths = {i: min(_WIDEST, max(len(row[i]) for row in whole)) for i in used}
     return ["  ".join(row[i].ljust(widths[i]) for i in used).rstrip() for row in whole]

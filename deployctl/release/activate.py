@@ -10,8 +10,9 @@ from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer
 from deployctl.release.loop import LeaveAtOnce
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 
 WANTED = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}|[0-9a-f]{4,64}")
 

@@ -23,8 +23,9 @@ from deployctl.model import Outcome, Phase, State
 from deployctl.release.events import Observer
 from deployctl.release.loop import TURN_S, LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 from deployctl.release.workdir import run_directory
 
 STANDARD_INPUT = "-"

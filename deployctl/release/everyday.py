@@ -10,8 +10,9 @@ from deployctl.model import Outcome
 from deployctl.release.events import Observer
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 
 
 def run_command(

@@ -12,14 +12,22 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployctl.engine.child import Line
 from deployctl.engine.crew import Arrival
+from deployctl.errors import SourceError
 from deployctl.host.script import Answer, Script
 from deployctl.host.tap import Tap
 from deployctl.inventory import Hook
+from deployctl.model import Outcome
+from deployctl.release.hooks import environment
 from deployctl.release.loop import Loop
 
+if TYPE_CHECKING:
+    from deployctl.release.run import Run
+
+TOLD = (Outcome.RELEASED, Outcome.ABORTED, Outcome.REVERTED, Outcome.MIXED, Outcome.INTERRUPTED)
 LOOK_S = 0.1
 READ_BYTES = 1 << 16
 
@@ -27,7 +35,7 @@ READ_BYTES = 1 << 16
 def local_hooks(
     hooks: Sequence[Hook],
     directory: Path,
-    environment: Mapping[str, str],
+    variables: Mapping[str, str],
     secrets: Sequence[str],
     timeout_s: float,
 ) -> Callable[[Line], None]:
@@ -39,7 +47,7 @@ def local_hooks(
                 lambda stream, text: line.send({"event": "log", "stream": stream, "text": text}), secrets
             )
             failed = run_here(
-                hook.run, directory, environment, tap, hook.timeout_s or timeout_s, line.stopping.is_set
+                hook.run, directory, variables, tap, hook.timeout_s or timeout_s, line.stopping.is_set
             )
             if failed:
                 line.send(
@@ -55,7 +63,7 @@ def local_hooks(
 def run_here(
     command: str,
     directory: Path,
-    environment: Mapping[str, str],
+    variables: Mapping[str, str],
     tap: Tap,
     timeout_s: float,
     stopped: Callable[[], bool],
@@ -66,7 +74,7 @@ def run_here(
         {"COMMAND": command, "DIR": "."},
         run="local",
         root=str(directory.resolve()),
-        environment=environment,
+        environment=variables,
     )
     answer = Answer(script.nonce, tap=lambda data: tap.take("stdout", data))
     errors = Answer.of_errors(script.nonce, lambda data: tap.take("stderr", data))
@@ -137,3 +145,36 @@ class LocalHooks:
 
     def stop(self) -> None:
         self._loop.crew.send(self._worker, {"command": "stop"})
+
+
+def build(run: Run, source: Path) -> None:
+    """Run the build hooks in SOURCE; SourceError when one fails, unless a signal ended it."""
+    if (said := _run_here(run, "build", source)) and not run.fleet.stopping():
+        raise SourceError(said)
+
+
+def tell(run: Run, outcome: Outcome) -> None:
+    """Run the hooks that tell of the end; they can't change it any more."""
+    if not run.hooked or outcome not in TOLD:
+        return
+    moment = "released" if outcome is Outcome.RELEASED else "failed"
+    if said := _run_here(run, moment, run.inventory.file.resolve().parent):
+        run.events.note("warning", said)
+
+
+def _run_here(run: Run, moment: str, directory: Path) -> str | None:
+    """Run one moment's local hooks; return how they failed, None when they went well or there are none."""
+    hooks = run.inventory.release.hooks[moment]
+    if not hooks:
+        return None
+    variables = environment(run.inventory.app, run.events.release or "", None, None)
+    servant = local_hooks(hooks, directory, variables, run.secrets, run.options.timeout_s)
+    local = LocalHooks(run.loop, moment, servant)
+    run.fleet.listen(local.hear)
+    while not local.ended:
+        run.fleet.turn()
+        if run.loop.signals.count and moment == "build":
+            run.fleet.stop()
+            local.stop()
+    local.stop()
+    return local.failure and f"{moment} hook {local.failure}"

@@ -17,8 +17,9 @@ from deployctl.model import Outcome, State
 from deployctl.release.events import Observer, utc_now
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 
 STAGED_FOR = timedelta(days=7)  # so long a release that --no-activate staged waits to be made live
 Record = Mapping[str, Any]

@@ -20,14 +20,16 @@ from deployctl.model import Outcome, Phase, State
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
 from deployctl.release.history import known_release
+from deployctl.release.local import build
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.packing import Packer, Source
 from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
 from deployctl.release.prune import prune_after
 from deployctl.release.result import Result
 from deployctl.release.rollout import run_hooks
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 from deployctl.release.workdir import run_directory
 
 RESTS = (Action.UNCHANGED, Action.CONFIRM)  # nothing has to be staged
@@ -65,7 +67,7 @@ def push(
     with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
         try:
             if not options.dry_run:
-                run.build(Path(source))
+                build(run, Path(source))
             if run.fleet.stopping():
                 return run.stopped_before_live()
             with run_directory(options.environ) as workdir:

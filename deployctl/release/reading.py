@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +22,9 @@ from deployctl.release.history import merged, read_local
 from deployctl.release.locking import owner_of
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, new_run_id, open_run
+from deployctl.release.run import Run, new_run_id, open_run
 
 ABOUT = ("user", "machine", "ci", "message", "run")
 Data = dict[str, Any]
@@ -115,8 +115,7 @@ def _read(
         run.fleet.speaks_as = command
         try:
             run.connect()
-            with _stoppable(run):
-                return perform(run)
+            return perform(run)
         except _StoppedError:
             run.take_back()
             return run.finish(Outcome.INTERRUPTED)
@@ -125,14 +124,7 @@ def _read(
 
 
 class _StoppedError(Exception):
-    """A signal came."""
-
-
-@contextmanager
-def _stoppable(run: Run) -> Iterator[None]:
-    if run.fleet.stopping():
-        raise _StoppedError
-    yield
+    """A signal came; `_say` finds out, since nothing is handed out any more."""
 
 
 def _standings(run: Run, keep: int = 0) -> dict[str, Standing]:
@@ -169,7 +161,7 @@ def _finish(run: Run, **told: Any) -> Result:
 def _status_of(facts: Facts, standing: Standing) -> Data:
     last = last_of(standing.activations, facts.live)
     record = last.record if last else {}
-    lived = {each.release for each in standing.activations}
+    lived = {each.release for each in standing.activations if each.confirmed}
     return {
         "live": live_release(facts.current),
         "digest": facts.live_digest,
@@ -185,7 +177,8 @@ def _status_of(facts: Facts, standing: Standing) -> Data:
 def _kept(facts: Facts, standing: Standing) -> list[Data]:
     found = []
     for release in sorted(facts.manifests, reverse=True):
-        last = last_of(standing.activations, release)
+        good = [each for each in standing.activations if each.confirmed]
+        last = last_of(standing.activations if release == facts.live else good, release)
         record = last.record if last else {}
         found.append(
             {
@@ -214,7 +207,8 @@ def _compared(member: Member) -> Data:
 def _differences(run: Run, data: Mapping[str, Data]) -> Data:
     """Return whether hosts serve different trees, which of them lag behind, and what mends it.
 
-    Those lag that do not serve what most hosts do, the newer one on a tie; a host that serves nothing always does.
+    Those lag that do not serve what most hosts do, the newer one on a tie; a host that serves nothing always does. A rollback
+    is exact where they hold that release; a push brings what SOURCE is by now.
     """
     serving = {
         name: each["digest"] or (f"link {each['live']}" if each["live"] else None)
@@ -229,8 +223,12 @@ def _differences(run: Run, data: Mapping[str, Data]) -> Data:
     if not lagging:
         return {"differ": False}
     release = newest[usual] if usual else ""
-    words = ["deployctl", "push", *_source(run, release), "-i", str(run.inventory.file), "-l", fold(lagging)]
-    return {"differ": True, "usual": release, "lagging": lagging, "mend": shlex.join(words)}
+    kept = all(
+        facts and release in facts.manifests for facts in (run.fleet.members[n].facts for n in lagging)
+    )
+    words = ["rollback", release] if kept else ["push", *_source(run, release)]
+    mend = shlex.join(["deployctl", *words, "-i", str(run.inventory.file), "-l", fold(lagging)])
+    return {"differ": True, "usual": release, "lagging": lagging, "mend": mend}
 
 
 def _source(run: Run, release: str) -> list[str]:

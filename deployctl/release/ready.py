@@ -11,8 +11,9 @@ from deployctl.release.events import Observer
 from deployctl.release.locking import owner_text
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 
 Checks = list[dict[str, Any]]
 REACHING = ("reach", "host key", "login")  # in the order in which they can fail

@@ -21,8 +21,9 @@ from deployctl.release.activate import WANTED, common, matching
 from deployctl.release.events import Observer
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Run, open_run
+from deployctl.release.run import Run, open_run
 
 SHOWN = 12  # releases named in a message
 

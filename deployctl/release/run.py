@@ -6,16 +6,14 @@ Owns the common frame of every command that changes hosts; what is done inside i
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import DeployctlError, Exit, SourceError, UsageError
+from deployctl.errors import DeployctlError, Exit, UsageError
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
@@ -27,52 +25,18 @@ from deployctl.model import Outcome, State
 from deployctl.release.events import Events, Observer, Silent, utc_now
 from deployctl.release.fleet import Fleet
 from deployctl.release.history import remember
-from deployctl.release.hooks import batches, environment
-from deployctl.release.local import LocalHooks, local_hooks
+from deployctl.release.hooks import batches
+from deployctl.release.local import tell
 from deployctl.release.locking import Locks
 from deployctl.release.loop import LeaveAtOnce, Loop
 from deployctl.release.member import Member
+from deployctl.release.options import FORKS, Options
 from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, exit_code
 from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
 
-TOLD = (Outcome.RELEASED, Outcome.ABORTED, Outcome.REVERTED, Outcome.MIXED, Outcome.INTERRUPTED)
-FORKS = 32
-TIMEOUT_S = 15 * 60.0
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
-
-
-class Question(Protocol):
-    """A yes-or-no question on the terminal that does not keep the loop from turning."""
-
-    @property
-    def fd(self) -> int:
-        """Readable when an answer may have come."""
-
-    def put(self, text: str) -> None:
-        """Ask."""
-
-    def take(self) -> bool | None:
-        """Return the answer, None when there is none yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What every command that talks to hosts takes; `ask` asks a secret on the terminal, None where there is none."""
-
-    limit: str | None = None
-    forks: int | None = None
-    timeout_s: float = TIMEOUT_S
-    ask_pass: bool = False
-    ask: Callable[[str], str] | None = None
-    message: str | None = None
-    wait_lock_s: float = 0.0
-    batch: str | None = None
-    batch_wait_s: float = 0.0
-    confirm: Question | None = None  # put before each batch
-    debug: bool = False  # tell every remote command as it is sent
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 class Run:
@@ -209,36 +173,6 @@ class Run:
                 )
             member.finished = True
 
-    def here(self, moment: str, directory: Path) -> str | None:
-        """Run one moment's local hooks; return how they failed, None when they went well or there are none."""
-        hooks = self.inventory.release.hooks[moment]
-        if not hooks:
-            return None
-        values = environment(self.inventory.app, self.events.release or "", None, None)
-        servant = local_hooks(hooks, directory, values, self.secrets, self.options.timeout_s)
-        local = LocalHooks(self.loop, moment, servant)
-        self.fleet.listen(local.hear)
-        while not local.ended:
-            self.fleet.turn()
-            if self.loop.signals.count and moment == "build":
-                self.fleet.stop()
-                local.stop()
-        local.stop()
-        return local.failure and f"{moment} hook {local.failure}"
-
-    def build(self, source: Path) -> None:
-        """Run the build hooks in SOURCE; SourceError when one fails, unless a signal ended it."""
-        if (said := self.here("build", source)) and not self.fleet.stopping():
-            raise SourceError(said)
-
-    def _tell(self, outcome: Outcome) -> None:
-        """Run the hooks that tell of the end; they can't change it any more."""
-        if not self.hooked or outcome not in TOLD:
-            return
-        moment = "released" if outcome is Outcome.RELEASED else "failed"
-        if said := self.here(moment, self.inventory.file.resolve().parent):
-            self.events.note("warning", said)
-
     # ---- ending
 
     def take_back(self) -> None:
@@ -278,7 +212,7 @@ class Run:
         if interrupted is not None and outcome in {Outcome.ABORTED, Outcome.REVERTED}:
             outcome = Outcome.INTERRUPTED
         self.locks.give_back()
-        self._tell(outcome)
+        tell(self, outcome)
         code = keys.pop("code", None) or exit_code(outcome, interrupted)
         hosts = {member.name: member.summary() for member in self.fleet}
         sent_bytes = sum(member.sent_bytes for member in self.fleet)

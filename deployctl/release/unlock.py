@@ -13,9 +13,10 @@ from deployctl.release.events import Observer
 from deployctl.release.locking import owner_of, owner_text
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
+from deployctl.release.options import Options, Question
 from deployctl.release.records import record
 from deployctl.release.result import Result
-from deployctl.release.run import Options, Question, Run, open_run
+from deployctl.release.run import Run, open_run
 
 
 def unlock(

@@ -166,6 +166,14 @@ def test_a_login_that_runs_no_commands(make_lab: MakeLab) -> None:
     assert wrong(checked, "h01") == {"commands"}
 
 
+def test_noise_that_scp_does_not_bear(make_lab: MakeLab) -> None:
+    lab = make_lab(1, wrapper="echo Welcome!")
+    checked = check(lab)
+    assert wrong(checked, "h01") == {"scp"}
+    assert "Welcome!" in lines(checked, "h01")["scp"]["detail"]
+    assert list(lab["h01"].root.iterdir()) == []
+
+
 def test_the_table_for_people(lab: Lab) -> None:
     (lab["h02"].root / "current").mkdir()
     arguments = [*PROGRAM, "check", "-i", str(lab.inventory)]

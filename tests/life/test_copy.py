@@ -223,9 +223,10 @@ def test_a_dead_run_s_temporaries_are_swept_by_the_next(
     wait_until(lambda: len(names_in(beside)) == many, what="the temporary")
     running.signal(signal.SIGKILL)
     running.process.wait()
-    sign.unlink()
-    lab["h01"].mend()
+    if point == "none.scp":  # it ends with its input; the held step of a script is killed
+        sign.unlink()
     lab.assert_idle()
+    lab["h01"].mend()
     assert places["h01"].read_text() == OLD
     arguments = {"copy": (file, "elsewhere"), "push": (make_site(tmp_path / "site", "x"),), "prune": ()}
     assert lab.start(next_run, *arguments[next_run]).finish().code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.release.conftest import MakeLab
 from tests.release.lab import Lab
 from tests.release.running import Pushed
 from tests.release.trees import listing
+from tests.support.proc import wait_until
 
 pytestmark = pytest.mark.sshd
 
@@ -74,6 +76,9 @@ def test_status_says_which_hosts_lag_and_what_mends_it(story: Story) -> None:
     live = {name: each["live"] for name, each in facts(read, "status").items()}
     assert live == {"h01": two, "h02": one, "h03": None}
     assert read.last["lagging"] == ["h02", "h03"] if read.last["usual"] == two else ["h01", "h03"]
+    two_hosts = story.run("status", "-l", "h01,h02")
+    usual = two_hosts.last["usual"]
+    assert two_hosts.last["mend"].startswith(f"deployctl rollback {usual} -i {lab.inventory} -l ")
     story.rollback(two, "-l", "h02")
     read = story.run("status")
     assert (read.code, read.last["lagging"]) == (22, ["h03"])
@@ -174,3 +179,16 @@ def test_it_works_where_the_userland_is_busybox(make_lab: MakeLab, tmp_path: Pat
     assert (back.code, back.release) == (0, one), back.stderr
     assert [each["live"] for each in facts(story.run("status"), "status").values()] == [one, one]
     assert two in plain(story, "releases")
+
+
+def test_a_signal_ends_a_look_at_once(story: Story) -> None:
+    story.releases("one")
+    story.lab["h02"].hold("standing")
+    running = story.lab.start("status")
+    wait_until(lambda: bool(story.lab.servers[1].command_pids()), what="the question to h02")
+    running.signal(signal.SIGTERM)
+    ended = running.finish()
+    assert (ended.code, ended.outcome) == (143, "interrupted")
+    assert set(ended.states.values()) == {"cancelled"}
+    assert {event["phase"] for event in ended.events if event["event"] == "host"} == {"status"}
+    story.lab.assert_idle()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.life.test_batches import Terminal
 from tests.release.lab import Lab
 from tests.release.running import Pushed, Running
 from tests.release.trees import make_site
@@ -70,3 +71,17 @@ def test_yes_takes_it_and_the_run_that_had_it_changes_nothing(lab: Lab, site: Pa
     again = lab.push(site)
     assert again.code == 0
     assert lab.live == lab.serves(again.release)
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 20)])
+def test_it_asks_on_a_terminal(lab: Lab, site: Path, answer: str, code: int) -> None:
+    running, sign = holding(lab, site)
+    terminal = Terminal(lab, "unlock")
+    terminal.read_until("[y/N]")
+    assert f"process {running.process.pid}" in terminal.said
+    terminal.type(f"{answer}\n")
+    assert terminal.exit_code() == code
+    sign.unlink()
+    ended = running.finish()
+    assert (ended.code == 0) is (answer == "n")
+    assert lab.live == (lab.serves(ended.release) if answer == "n" else lab.everywhere(None))

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable
 from datetime import UTC
 
-import pytest
-
 from deployctl.output import make_reporter
 from deployctl.output.plain import PlainReporter
 from deployctl.output.stream import SafeStream
@@ -88,13 +86,27 @@ def test_progress_lines_come_every_ten_seconds_at_most() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["status", "check"])
-def test_commands_that_read_print_their_own_result(command: str) -> None:
+def test_commands_that_read_print_their_result_alone() -> None:
+    facts = {
+        "live": e.RELEASE,
+        "digest": "1a2b",
+        "confirmed": True,
+        "since": "2026-11-23T20:43:15.123Z",
+        "user": "ann",
+    }
+    hosts = ["web01", "web02"]
     out, _ = shown(
-        [e.started(["web01"], command), e.host("web01", command), e.finished("ok", e.end("web01"))],
+        [
+            e.started(hosts, "status"),
+            *(e.host(name, "status", data=facts) for name in hosts),
+            e.finished("ok", e.end("web01") | e.end("web02")),
+        ],
         verbosity=1,
     )
-    assert out == ""
+    assert out == (
+        f"HOSTS       LIVE                       SINCE                 BY\n"
+        f"web[01-02]  {e.RELEASE}  2026-11-23 20:43:15Z  ann\n"
+    )
 
 
 def test_events_nobody_knows_and_odd_values_are_passed_over() -> None:

@@ -19,7 +19,10 @@ MakeLab = Callable[..., Lab]
 
 @pytest.fixture
 def make_lab(sshd_farm: SshdFarm, inventory_for: InventoryFor, tmp_path: Path) -> Iterator[MakeLab]:
-    """`make_lab(3)`: sshd servers h01 … with an inventory; `wrapper`, `path`, `config` for the servers, the rest for it."""
+    """`make_lab(3)`: sshd servers h01 … with an inventory; `wrapper`, `path` and `env` for the servers, the rest for it.
+
+    `{}` in `path` is the directory of the host's own programs, gates among them.
+    """
     with ExitStack() as stack:
 
         def make(
@@ -36,7 +39,7 @@ def make_lab(sshd_farm: SshdFarm, inventory_for: InventoryFor, tmp_path: Path) -
                 programs = sshd_farm.directory / name / "bin"
                 server = sshd_farm(
                     wrapper=wrapper,
-                    env={"PATH": f"{programs}:{PATH}" if path is None else path, **(env or {})},
+                    env={"PATH": (path or f"{{}}:{PATH}").replace("{}", str(programs)), **(env or {})},
                 )
                 servers.append(server)
             return stack.enter_context(real_lab(servers, inventory_for, tmp_path, **overrides))
