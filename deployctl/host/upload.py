@@ -120,10 +120,17 @@ def _failure(
     if not connection.alive:
         return connection.why()
     if isinstance(error, SCPException):
-        return HostError(
-            Code.LOST, f"scp on the host said: {printable(str(error)).strip()}", data={"scp": True}
-        )
+        return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
     return connection.why(error)
+
+
+def _words(error: SCPException) -> str:
+    """Return what scp said: its words alone, or what was no answer of its protocol as it came."""
+    said = [
+        each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else str(each)
+        for each in error.args
+    ]
+    return printable(": ".join(said)).strip()
 
 
 class _Watch:
