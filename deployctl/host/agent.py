@@ -26,12 +26,10 @@ from deployctl.host.everyday import copy_back, copy_send, copy_switch, run_comma
 from deployctl.host.facts import read_facts
 from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
-from deployctl.host.lock import BEAT_S, LEASE_S, take_lock
 from deployctl.host.moments import check, hook
 from deployctl.host.operation import Operation
 from deployctl.host.readiness import examine
 from deployctl.host.reading import standing, verify, whole
-from deployctl.host.script import Answer
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
 from deployctl.host.staging import Plan, stage
@@ -172,17 +170,10 @@ def manifest(session: Session, command: Message, operation: Operation) -> dict[s
 def lock(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     """Take the lock: `{"held": owner}` when another run has it, else what is live now that it is ours."""
     operation.begin(Phase.PROBE, quiet=True)
-    script = session.script("lock", {**command["values"], "BEAT_S": str(BEAT_S), "LEASE_S": str(LEASE_S)})
-    taken = take_lock(
-        session.connection(operation.timeout_s),
-        script,
-        timeout_s=operation.timeout_s,
-        cancel=operation.cancel,
-    )
-    if isinstance(taken, Answer):
-        return {"held": taken.one("held") or "unknown"}
-    session.lock = taken
-    return {"held": None, "current": taken.answer.one("current"), "history": taken.answer.one("history")}
+    answer = session.take_lock(operation, command["values"])
+    if answer.one("locked") is None:
+        return {"held": answer.one("held") or "unknown"}
+    return {"held": None, "current": answer.one("current"), "history": answer.one("history")}
 
 
 def unlock(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:

@@ -28,9 +28,12 @@ SHOWN = 120  # characters of a command in a message
 
 def hook(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     """Run the hooks of one moment in their order; HostError HOOK at the first that fails."""
-    operation.begin(Phase(command["phase"]), quiet=command.get("quiet", False))
+    quiet = command.get("quiet", False)
+    operation.begin(Phase(command["phase"]), quiet=quiet)
     for each in command["hooks"]:
         _run_hook(session, command, each, operation)
+    if not quiet and command["moment"] != "activating":  # whose phase ends with the switch
+        operation.ok()
     return {}
 
 

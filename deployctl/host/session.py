@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.credentials import Credentials
-from deployctl.host.facts import Facts
+from deployctl.host.facts import Facts, parse_history
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
-from deployctl.host.lock import Lock
+from deployctl.host.lock import BEAT_S, LEASE_S, Lock, take_lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import run_script
@@ -46,6 +47,7 @@ class Session:
     jumps: JumpCache
     facts: Facts | None = None
     lock: Lock | None = None
+    _lock_values: Mapping[str, str] = field(default_factory=dict)
     _connection: Connection | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,6 +70,38 @@ class Session:
                 )
             return self._connection
 
+    def take_lock(self, operation: Operation, values: Mapping[str, str]) -> Answer:
+        """Take the lock of this run; the answer has `locked` when it is ours, `held` when another run has it."""
+        settings = {**values, "BEAT_S": str(BEAT_S), "LEASE_S": str(LEASE_S)}
+        taken = take_lock(
+            self.connection(operation.timeout_s),
+            self.script("lock", settings),
+            timeout_s=operation.timeout_s,
+            cancel=operation.cancel,
+        )
+        if isinstance(taken, Answer):
+            return taken
+        self.lock, self._lock_values = taken, values
+        return taken.answer
+
+    def _keep_lock(self, operation: Operation) -> None:
+        """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between."""
+        if self.lock is None or self.lock.connection.alive:
+            return
+        answer = self.take_lock(operation, self._lock_values)
+        if answer.one("locked") is None:
+            raise HostError(
+                Code.LOCKED, "the lock went with the lost connection, and another run has taken it"
+            )
+        last = next(iter(parse_history(answer.all("history"))), {})
+        if (
+            answer.one("current") != (self.facts.current if self.facts else None)
+            and last.get("run") != self.site.run
+        ):
+            raise HostError(
+                Code.LOCKED, "the lock went with the lost connection, and another run was at work meanwhile"
+            )
+
     def run(
         self,
         operation: Operation,
@@ -79,6 +113,7 @@ class Session:
         tap: Callable[[str, bytes], None] | None = None,
     ) -> Answer:
         """Run `do_<name>` on the host under the operation's limits; HostError or Cancelled."""
+        self._keep_lock(operation)
         script = self.script(name, values, environment=environment)
         if self.site.debug:
             for line in script.head.splitlines():

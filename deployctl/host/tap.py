@@ -45,9 +45,7 @@ class Tap:
             if len(rest) > LINE_BYTES + self._longest:
                 rest = self._cut(rest, lines)
             self._rest[stream] = rest
-            if (
-                self._passed_bytes > self._pass_bytes
-            ):  # only the tail counts, and it is made readable once, at the end
+            if self._passed_bytes > self._pass_bytes:  # only the tail counts; it is made readable at the end
                 self._tail.extend(line for line in lines[-TAIL_LINES:] if line)
                 return
             for line in lines:

@@ -17,7 +17,7 @@ from deployctl.release.member import Member
 from deployctl.release.records import Author
 
 RETRY_S = 1.0
-UNLOCK_S = 5.0
+UNLOCK_S = 2.0  # on a host that no longer answers; its lock ends with the connection
 HINT = "wait for it with --wait-lock 10m; if that run is gone and the lock is not: deployctl unlock"
 
 

@@ -171,7 +171,7 @@ class Run:
                     f"{member.name}: the release is live but could not be confirmed: {member.trouble}; "
                     "the next push confirms it",
                 )
-            member.finished = True
+            member.state, member.finished = State.OK, True
 
     # ---- ending
 

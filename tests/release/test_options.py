@@ -247,20 +247,6 @@ def test_a_source_that_can_not_be_packed_contacts_no_host(lab: Lab, site: Path, 
     assert all("Connection from" not in server.log.read_text() for server in lab.servers)
 
 
-@pytest.mark.parametrize(
-    "release",
-    [{"hooks": {"activated": ["true"]}}, {"hooks": {"build": ["true"]}}, {"check": {"run": "true"}}],
-)
-def test_hooks_and_checks_are_refused_as_long_as_they_would_not_run(
-    make_lab: MakeLab, site: Path, release: dict[str, object]
-) -> None:
-    lab = make_lab(1, release=release)
-    refused = lab.push(site)
-    assert refused.code == 2
-    assert "release." in refused.stderr
-    assert "Connection from" not in lab.servers[0].log.read_text()
-
-
 def test_an_inventory_that_is_wrong(lab: Lab, site: Path) -> None:
     lab.inventory.write_text("app: [")
     refused = lab.push(site)
