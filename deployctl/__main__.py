@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -10,6 +12,7 @@ def main() -> None:
     from deployctl.output.stream import detach_broken_stdout, fill_closed_streams  # noqa: PLC0415
 
     fill_closed_streams()
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     code = run()
     detach_broken_stdout()
     sys.exit(code)

@@ -119,9 +119,16 @@ def unfit(answer: Answer, root: str) -> Iterator[HostError]:
         )
     if (version := answer.one("version")) and _number(version) != LAYOUT_VERSION:
         yield HostError(
-            Code.UNEXPECTED,
+            Code.NOT_PERMITTED,
             f"{root}/.deployctl/version is {version}, this deployctl knows {LAYOUT_VERSION}",
             hint="a newer deployctl released here: use that version or a newer one",
+            data={"check": "layout"},
+        )
+    if path := answer.one("leads_away"):
+        yield HostError(
+            Code.NOT_PERMITTED,
+            f"{path} is a link: releases are moved into place by a rename, which can't follow it",
+            hint="give `path` in the inventory as the place it leads to",
             data={"check": "layout"},
         )
     if kind := answer.one("current_is"):

@@ -59,6 +59,7 @@ def take_lock(connection: Connection, script: Script, *, timeout_s: float, cance
                 data = channel.recv(RECEIVE_BYTES)
                 answer.feed(data)
                 ended = not data
+        cancel.check()
     except Exception as error:
         channel.close()
         cancel.check()

@@ -28,12 +28,9 @@ SHOWN = 120  # characters of a command in a message
 
 def hook(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     """Run the hooks of one moment in their order; HostError HOOK at the first that fails."""
-    quiet = command.get("quiet", False)
-    operation.begin(Phase(command["phase"]), quiet=quiet)
+    operation.begin(Phase(command["phase"]), quiet=True)  # the phase's own work says how it stands
     for each in command["hooks"]:
         _run_hook(session, command, each, operation)
-    if not quiet and command["moment"] != "activating":  # whose phase ends with the switch
-        operation.ok()
     return {}
 
 

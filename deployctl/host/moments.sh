@@ -9,7 +9,7 @@ do_lock() {
   D_ERR=$(mkdir -p "$D_ROOT/.deployctl" 2>&1) || blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if has flock; then
-    : >>lock || blame "$PWD" 32 "cannot open the lock"
+    (: >>lock) 2>/dev/null || blame "$PWD" 32 "cannot open the lock"
     exec 8>>lock
     D_TRIES=5 # a look at the lock holds it for a moment, and a holder needs one to write its name
     while ! flock -n 8; do

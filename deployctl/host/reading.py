@@ -212,7 +212,7 @@ def whole(session: Session, command: Message, operation: Operation) -> dict[str,
     operation.begin(Phase.STAGE)
     found = _compare(session, command, operation, "whole")
     if not found.altered or command["force"]:
-        session.run(operation, "vouch", {"ID": command["release"]})
+        session.run(operation, "vouch", {"ID": command["release"], "ALTERED": "1" if found.altered else ""})
         operation.ok()
     return {"difference": found.to_json()}
 

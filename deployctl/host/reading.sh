@@ -42,7 +42,9 @@ do_whole() {
   do_verify
 }
 
-do_vouch() { # it was looked at and found well, or is wanted all the same
+do_vouch() { # it was looked at and found well, or is wanted all the same: then it never counts as unchanged
+  rm -f "$D_ROOT/.deployctl/manifests/$D_ID.altered"
+  [ -z "$D_ALTERED" ] || : >"$D_ROOT/.deployctl/manifests/$D_ID.altered"
   touch "$D_ROOT/.deployctl/manifests/$D_ID"
 }
 
@@ -163,6 +165,8 @@ listing() { # "TYPE MODE ./path<02>text" for everything in the directory, a newl
     printf 'l 777 %s\002%s\n' "$D_P" "$(printf %s "${D_L%?x}" | tr '\n' '\001')"
   done
 }
+
+real_name() { printf '%sx' "$1" | tr '\001' '\n'; }
 
 listed() { # "TYPE MODE" and what find is asked for
   D_TAG=$1

@@ -98,7 +98,11 @@ do_probe() {
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
   done
   [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
+  for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
+    [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"
+  done
   if [ -L current ]; then
+    [ "$(readlink current | wc -l | tr -d ' ')" = 1 ] || say current_is "link with a line break in its text"
     say current "$(readlink current)"
   elif [ -d current ]; then
     say current_is directory
@@ -224,7 +228,7 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
-  rm -f "../../manifests/$D_ID.settled"
+  rm -f "../../manifests/$D_ID.settled" "../../manifests/$D_ID.altered"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   sync_release
@@ -268,7 +272,7 @@ settle() {
 # The live release that should stay: only when something in it is newer than its manifest is it read again.
 do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
-  changed_since "$D_ID" || return 0
+  [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"
@@ -278,7 +282,7 @@ do_inspect() {
 do_discard() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ "$(readlink current 2>/dev/null)" = "releases/$D_ID" ] && fail 33 "$D_ID is live"
-  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled"
+  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled" ".deployctl/manifests/$D_ID.altered"
   mv "releases/$D_ID" ".deployctl/incoming/$D_RUN/old" && remove ".deployctl/incoming/$D_RUN/old"
 }
 
@@ -336,7 +340,7 @@ switch_to() {
     fail 32 "$D_ROOT/current is not a link: move it away, deployctl makes it a link to the release"
   fi
   D_DIR=.deployctl/incoming/$D_RUN/switch
-  D_ERR=$( (mkdir -p "$D_DIR" && rm -f "$D_DIR/current" && ln -s "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
+  D_ERR=$( (mkdir -p "$D_DIR" && rm -f "$D_DIR/current" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
     blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
   [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
   sync . 2>/dev/null

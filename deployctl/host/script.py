@@ -73,7 +73,7 @@ class Script:
     ) -> Script:
         nonce = f"@{secrets.token_hex(8)}"
         settings = {"NONCE": nonce, "DO": name, "RUN": run, "ROOT": root, "DRY": "", "LOCK": "", **values}
-        lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH"]
+        lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH TAR_OPTIONS GREP_OPTIONS"]
         lines += [f"D_{key}={quote(value)}" for key, value in settings.items()]
         lines.append(share_function(shared or Shared()))
         head = [f"sh -s <<: do_{name}", *lines[1:], *(f"export {key}=…" for key in environment or {})]

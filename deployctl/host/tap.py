@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -103,11 +104,16 @@ def hide(text: str, secrets: Sequence[str]) -> str:
 
 
 def _with_parts(secrets: Sequence[str]) -> list[str]:
-    """Return the secrets and the lines of those that have several, the longest first."""
+    """Return the secrets, as they are and as JSON writes them, and the lines of those that have several, the longest first."""
     parts = {
         part
         for secret in secrets
-        for part in (secret, secret.strip(), *(line.strip() for line in secret.splitlines()))
+        for part in (
+            secret,
+            secret.strip(),
+            json.dumps(secret)[1:-1],
+            *(line.strip() for line in secret.splitlines()),
+        )
         if part and (part == secret or len(part) >= PART)
     }
     return sorted(parts, key=len, reverse=True)

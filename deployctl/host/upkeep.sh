@@ -59,7 +59,7 @@ prune_release() {
     D_STUCK="${D_STUCK:-cannot move releases/$1 away: $(one_line "$D_ERR")}"
     return
   fi
-  rm -f ".deployctl/manifests/$1" ".deployctl/manifests/$1.settled"
+  rm -f ".deployctl/manifests/$1" ".deployctl/manifests/$1.settled" ".deployctl/manifests/$1.altered"
   say removed "$1"
   remove "$D_AWAY/$1" || D_STUCK="${D_STUCK:-cannot remove all of releases/$1: the rest is in $D_ROOT/$D_AWAY}"
 }

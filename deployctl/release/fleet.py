@@ -223,7 +223,7 @@ class Fleet:
                 self._done(member, message)
 
     def _status(self, member: Member, message: Message) -> None:
-        if not self._minor:
+        if not self._minor or message["phase"] == Phase.CONNECT:  # that a host was reached is never minor
             member.phase = message["phase"]
             member.state = member.state if member.failed else State(message["state"])
         if message["phase"] == Phase.PROBE:

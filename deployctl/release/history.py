@@ -16,7 +16,7 @@ from platformdirs import user_state_path
 
 from deployctl.host.layout import RELEASE_ID
 from deployctl.host.tap import HIDDEN
-from deployctl.inventory import fold
+from deployctl.inventory import Inventory, fold
 from deployctl.model import SCHEMA
 from deployctl.release.events import stamp, utc_now
 
@@ -116,13 +116,15 @@ def read_local(app: str) -> list[Record]:
     return [record for record in map(_parsed, lines) if record.get("app") == app and record.get("run")]
 
 
-def known_release(app: str, digest: str) -> str | None:
-    """Return the id under which this user last made the tree with this digest live."""
-    for record in reversed(read_local(app)):
+def known_release(inventory: Inventory, digest: str) -> str | None:
+    """Return the id of what this user last made live on this inventory's hosts, if it is the tree with this digest."""
+    file = str(inventory.file.absolute())
+    for record in reversed(read_local(inventory.app)):
         release = str(record.get("release"))
         made_live = record.get("outcome") in {"released", "unchanged"} and RELEASE_ID.fullmatch(release)
-        if record.get("digest") == digest and made_live and release.endswith(digest[:8]):
-            return release
+        if record.get("inventory") == file and made_live:
+            same = record.get("digest") in {None, digest} and release.endswith(digest[:8])
+            return release if same else None
     return None
 
 

@@ -18,6 +18,8 @@ from deployctl.release.records import Author
 
 RETRY_S = 1.0
 UNLOCK_S = 2.0  # on a host that no longer answers; its lock ends with the connection
+TWICE = "another host of this run has the same deploy root: two names lead to one place"
+TWICE_HINT = "name that place once in the inventory, or leave one of the two out with --limit"
 HINT = "wait for it with --wait-lock 10m; if that run is gone and the lock is not: deployctl unlock"
 
 
@@ -38,6 +40,8 @@ class Locks:
         that another run holds is waited for as long as the options say; after that it is that host's failure.
         """
         deadline = time.monotonic() + self._wait_s
+        if not members:
+            return True
         first, *rest = sorted(members, key=lambda member: member.name)
         owner = json.dumps({**asdict(self._author), "run": self._loop.events.run, "since": stamp(utc_now())})
         told = False
@@ -46,6 +50,9 @@ class Locks:
             if self._fleet.stopping() or held is None:
                 return not self._fleet.stopping()
             member, said = held
+            if self._loop.events.run in said:
+                self._fleet.fail(member, Code.LOCKED, TWICE, data={"hint": TWICE_HINT})
+                return False
             if time.monotonic() >= deadline:
                 self.refused = True
                 self._fleet.fail(

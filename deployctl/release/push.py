@@ -60,6 +60,10 @@ def push(
     changed.
     """
     options = replace(options or PushOptions(), **settings)
+    if not str(source):
+        raise UsageError(
+            "SOURCE is empty", hint="name a directory, an archive or a file; `.` is this directory"
+        )
     refuse_build_hook(inventory, Path(source), options)
     check_max_failures(options.max_failures)
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
@@ -139,7 +143,7 @@ class _Push:
         if fleet.stopping():
             return None
         run.connect()
-        if fleet.stopping() or (not self._options.dry_run and not run.lock(run.sound())):
+        if fleet.stopping() or not run.sound() or (not self._options.dry_run and not run.lock(run.sound())):
             return None
         self._wait(lambda: self._packer.tree is not None)
         tree = self._packer.tree
@@ -176,7 +180,7 @@ class _Push:
                 "warning", f"{name}: the live release was changed there ({text}); it gets a fresh copy"
             )
         facts = {m.name: m.facts for m in run.sound() if m.facts}
-        known = known_release(run.inventory.app, tree.digest)
+        known = known_release(run.inventory, tree.digest) if self._options.limit else None
         return choose(
             facts, tree.digest, now=utc_now(), edited=edited, force=self._options.force, known=known
         )

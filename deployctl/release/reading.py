@@ -200,7 +200,7 @@ def _compared(member: Member) -> Data:
     digest = facts.live_digest if facts else None
     nothing: Data = {"changed": {}, "missing": {}, "extra": {}, "counts": {}, "altered": False, "told": None}
     if facts and facts.live and not digest:
-        nothing |= {"altered": True, "told": "its manifest is not there"}
+        nothing |= {"altered": True, "told": "its manifest is not there, or was altered"}
     return {"live": live, **nothing, **member.answer.get("difference", {}), "digest": digest}
 
 

@@ -158,7 +158,6 @@ class Rollout:
                 "environment": environment(
                     run.inventory.app, live_release(member.live) or "", host, self._release
                 ),
-                "quiet": True,
                 "timeout_s": run.options.timeout_s,
             }
 

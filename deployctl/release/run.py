@@ -9,6 +9,7 @@ import contextlib
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
 from deployctl.host.knownhosts import KnownHosts, append_learned
 from deployctl.host.session import Site
+from deployctl.host.tap import hide
 from deployctl.host.target import resolve_targets
 from deployctl.inventory import Inventory, resolve_vars, secret_values, select
 from deployctl.model import Outcome, State
@@ -64,6 +66,7 @@ class Run:
         self.again = self.command_line(command, argument)  # what mends hosts that differ
         self.locks = Locks(loop, fleet, self.author, options.wait_lock_s)
         self.declined = False
+        self.ended = False
         self.hooked = (
             False  # whether hooks tell of this run's end: not of a dry one, and not of one that reads
         )
@@ -208,6 +211,7 @@ class Run:
         self, outcome: Outcome, *, release: str | None = None, message: str = "", **keys: Any
     ) -> Result:
         """Say the last word and return it."""
+        self.ended = True
         interrupted = self.loop.signals.exit_code if self.loop.signals.count else None
         if interrupted is not None and outcome in {Outcome.ABORTED, Outcome.REVERTED}:
             outcome = Outcome.INTERRUPTED
@@ -274,7 +278,9 @@ class Run:
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
 
     def broken_off(self, error: DeployctlError) -> None:
-        """End a run that SOURCE or a wrong call stopped before any host was changed."""
+        """End a run that SOURCE or a wrong call stopped before any host was changed, unless it has told its end itself."""
+        if self.ended:
+            return
         with contextlib.suppress(LeaveAtOnce):
             self.take_back()
         outcome = Outcome.REFUSED if error.exit_code is Exit.SOURCE else Outcome.FAILED
@@ -337,6 +343,9 @@ def open_run(
         targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
     )
     known_hosts = KnownHosts.load(targets)
+    hidden = tuple(secret_values(hosts, options.environ))
+    if options.message:
+        options = replace(options, message=hide(options.message, hidden))
     events = Events(observer or Silent(), new_run_id())
     for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
         events.note("warning", warning)
@@ -349,7 +358,7 @@ def open_run(
         shared=inventory.release.shared,
         timeout_s=options.timeout_s,
         environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
-        secrets=tuple(secret_values(hosts, options.environ)),
+        secrets=hidden,
         debug=options.debug,
     )
     forks = min(options.forks or FORKS, len(hosts))

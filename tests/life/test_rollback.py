@@ -103,7 +103,7 @@ def test_hosts_without_the_target_are_named_with_the_limit_to_use(story: Story) 
     assert set(unknown.states.values()) == {"failed"}
 
 
-@pytest.mark.parametrize("damage", ["byte", "missing", "mode", "link", "manifest"])
+@pytest.mark.parametrize("damage", ["byte", "missing", "mode", "link"])
 def test_an_altered_target_is_refused_everywhere_it_was_altered_unless_forced(
     story: Story, damage: str
 ) -> None:
