@@ -173,7 +173,8 @@ do_break_lock() { # take it away: the holder's command is killed, its run finds 
 # ---- hooks: output as it comes, between our lines; killed with its children when the channel closes ---------------
 
 do_hook() {
-  cd "$D_ROOT/$D_DIR" || fail 40 "cannot enter $D_ROOT/$D_DIR"
+  # A link of somebody else that is back may lead nowhere.
+  cd "$D_ROOT/$D_DIR" 2>/dev/null || { [ "$D_DIR" = current ] && cd "$D_ROOT"; } || fail 40 "cannot enter $D_ROOT/$D_DIR"
   environment
   say group "$(process_group)"
   say begin hook
