@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+WORKERS ?= auto
 
 .PHONY: help demo test test-random crash lint format bench packages clean
 
@@ -31,10 +32,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/deployctl demo
 
 test: $(VENV)/.installed-dev packages
-	$(BIN)/python -m pytest -p no:randomly $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -p no:randomly $(PYTEST_ARGS)
 
 test-random: $(VENV)/.installed-dev packages
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 crash: $(VENV)/.installed-dev packages
 	DEPLOYCTL_TEST_EVERY=1 DEPLOYCTL_TEST_ROUNDS=30 $(BIN)/python -m pytest -s \

@@ -10,6 +10,8 @@ need scp openssh-client
 need git git
 need busybox busybox
 need zstd zstd
+need curl curl
+need flock util-linux
 need unshare util-linux
 [ -z "$wanted" ] && exit 0
 
