@@ -39,6 +39,8 @@ do_verify() {
 # The same for a release that is about to be made live again by a run that holds the lock.
 do_whole() {
   do_prepare
+  # What came to be shared after this release was staged is linked into it now, as staging would.
+  (cd "$D_ROOT/releases/$D_ID" 2>/dev/null && share) || [ ! -d "$D_ROOT/releases/$D_ID" ] || fail 32 "cannot link shared files into $D_ID"
   do_verify
 }
 

@@ -169,7 +169,7 @@ class Answer:
         if self.status != 0:
             said = printable(self.noise.strip()[-300:])
             raise HostError(
-                Code.UNEXPECTED,
+                Code.LOST if self.status is not None and self.status > 128 else Code.UNEXPECTED,
                 f"the remote command ended with status {self.status}" + (f": {said}" if said else ""),
             )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.life.moments import hooks
+from tests.life.moments import configure, hooks
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab
 from tests.release.running import Pushed
@@ -52,6 +54,29 @@ def test_names_with_odd_bytes_go_back_and_verify(make_lab: MakeLab, tmp_path: Pa
     assert back(lab).code == 0
     assert lab.live == lab.serves(str(one.release))
     assert lab.start("verify").finish().code == 0
+
+
+def test_what_came_to_be_shared_later_does_not_stop_a_rollback(make_lab: MakeLab, site: Path) -> None:
+    lab = make_lab(2)
+    one = lab.push(site)
+    configure(lab, release={"shared": {"dirs": ["storage"]}})
+    make_site(site, "two")
+    assert lab.push(site).code == 0
+    assert back(lab).code == 0
+    assert lab.live == lab.serves(str(one.release))
+    assert all((place.root / "current" / "storage").is_dir() for place in lab)
+
+
+def test_a_closed_standard_input_is_no_empty_file(make_lab: MakeLab, tmp_path: Path) -> None:
+    lab = make_lab(1)
+    target = tmp_path / "kept"
+    target.write_text("kept")
+    words = [sys.executable, "-m", "deployctl", "copy", "-", str(target), "-i", str(lab.inventory)]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, target.read_text()) == (2, "kept")
+    assert "standard input is closed" in done.stderr
 
 
 def test_all_hosts_failing_within_what_is_tolerated_is_an_abort(make_lab: MakeLab, site: Path) -> None:
