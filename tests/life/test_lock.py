@@ -137,7 +137,14 @@ def lock_processes(lab: Lab, name: str) -> list[int]:
     """The process group that h's lock.owner names, as the kernel knows it."""
     group = int(owner(lab[name]).split()[1])
     [server] = [server for server in lab.servers if server.name == name]
-    return [pid for pid in server.command_pids() if os.getpgid(pid) == group]
+    return [pid for pid in server.command_pids() if group_of(pid) == group]
+
+
+def group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:  # it has ended meanwhile
+        return None
 
 
 def test_a_lock_lost_in_the_middle_refuses_the_switch(lab: Lab, site: Path) -> None:

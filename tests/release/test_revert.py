@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,11 @@ def test_a_host_lost_on_the_way_back_is_named_and_the_next_push_mends_it(lab: La
 def test_the_history_tells_of_the_way_back(lab: Lab, site: Path) -> None:
     one = lab.push(site, "--message", "first")
     make_site(site, "two")
-    lab["h03"].gate("activate.mv")
+    # It fails once h01 has switched, so that h01 has something to take back.
+    link = shlex.quote(str(lab["h01"].root / "current"))
+    lab["h03"].gate(
+        "activate.mv", f'while [ "$(readlink {link})" = releases/{one.release} ]; do sleep 0.05; done; exit 1'
+    )
     failed = lab.push(site, "--message", "a second 'one'")
     records = [json.loads(line) for line in lab["h01"].history.splitlines()]
     assert [(r["event"], r["release"]) for r in records] == [
