@@ -27,6 +27,7 @@ class Facts:
     artifacts: tuple[str, ...]  # proven artifacts by file name
     zstd: bool
     gzip: bool
+    openssl: bool  # there, and able to hash
     free_kib: int | None
     free_inodes: int | None
     nearest: str  # the deploy root, or the nearest directory above that exists
@@ -72,6 +73,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
         artifacts=tuple(name for name in answer.all("artifact") if ARTIFACT.fullmatch(name)),
         zstd="zstd" in tools,
         gzip="gzip" in tools,
+        openssl="openssl" in tools,
         free_kib=_number(answer.one("kib")),
         free_inodes=_number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,

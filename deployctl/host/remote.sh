@@ -34,19 +34,23 @@ has() { command -v "$1" >/dev/null 2>&1; }
 sha() { if has sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
 
 sha_of() {
-  if has_openssl; then openssl dgst -sha256 -r; else sha; fi <"$1" | cut -c1-64
+  D_Y=$(if has_openssl; then openssl dgst -sha256 -r; else sha; fi <"$1")
+  printf '%s' "${D_Y%% *}"
 }
 
 # openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.
+# A run knows from its probe whether it is there.
 has_openssl() {
   if [ -z "${D_OPENSSL-}" ]; then
-    D_OPENSSL=no
-    [ "$(: | openssl dgst -sha256 -r 2>/dev/null | cut -c1-8)" = e3b0c442 ] && D_OPENSSL=yes
+    case $(openssl dgst -sha256 -r </dev/null 2>/dev/null) in e3b0c442*) D_OPENSSL=yes ;; *) D_OPENSSL=no ;; esac
   fi
   [ $D_OPENSSL = yes ]
 }
 
-size_of() { wc -c <"$1" | tr -d ' '; }
+size_of() {
+  D_Y=$(wc -c <"$1")
+  printf '%s' "${D_Y##* }" # some pad it with spaces
+}
 
 nearest() { # the path itself or the nearest ancestor that exists
   D_N=$1
@@ -86,6 +90,7 @@ do_probe() {
   for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
     has "$D_T" && say tool "$D_T"
   done
+  has_openssl && say tool openssl
   D_DIR=$(nearest "$D_ROOT")
   say nearest "$D_DIR"
   [ -d "$D_DIR" ] || say not_a_directory "$D_DIR"
@@ -212,6 +217,9 @@ unpack() {
 
 # Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
 lock_directories() {
+  D_T=
+  for D_M in $D_MODES; do case $D_M in d:7[0-7][0-7] | f:*) ;; *) D_T=$D_M ;; esac; done
+  [ -n "$D_T" ] || return 0
   sed -n 's/^d \(0[0-6][0-7][0-7]\) 0 - /d \1 /p' manifest | awk '{ l[NR] = $0 } END { for (i = NR; i; i--) print l[i] }' |
     octal_names | while read -r _ D_MODE && IFS= read -r D_NAME; do
     D_FILE=$(printf '%bx' "$D_NAME")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from scp import SCPClient, SCPException
 
 from deployctl.errors import Code, HostError
+from deployctl.host.peer import Pace
 from deployctl.host.script import printable
 from deployctl.host.shell import Cancel, Cancelled
 
@@ -51,9 +52,12 @@ class _Source:
         self._progress = progress
         self._read_at = time.monotonic()
         self.sent_bytes = 0
+        self.pace: Pace | None = None
 
     def read(self, limit: int) -> bytes:
         self._cancel.check()
+        if self.pace:
+            self.pace.wait()
         now = time.monotonic()
         slow, self._read_at = now - self._read_at > 0.5, now
         want = min(SLOW_BYTES if slow else limit, self._size_bytes - self.sent_bytes)
@@ -92,6 +96,7 @@ def upload(
     with source.open("rb", buffering=0) as file:
         reader = _Source(file, size_bytes, cancel, progress)
         client.channel = channel = connection.open_session(stall_s)
+        reader.pace = Pace(channel, connection.transport.wire)
         cancel.on_cancel(channel.close)
         try:
             with _Watch(reader, connection.close, stall_s) as watch:

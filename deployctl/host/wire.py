@@ -21,6 +21,7 @@ NOTSENT_BYTES = 128 << 10
 USER_TIMEOUT_S = 20.0
 GREETING_LIMIT = 8192  # bytes a server may send before its SSH banner
 _BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info, Linux 4.1 and newer
+_MIN_RTT_US = struct.Struct("=148xI")  # the same, Linux 4.6 and newer
 
 
 class Stream(Protocol):
@@ -95,6 +96,16 @@ class Wire:
             return False
         before, self._acked = self._acked, acked
         return bool(waiting > 0 and acked > before)
+
+    def round_trip_s(self) -> float | None:
+        """The shortest round trip that the kernel saw; None where it does not tell, as for `moving`."""
+        if not self.tells_progress:
+            return None
+        try:
+            info = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_RTT_US.size)  # type: ignore[attr-defined]
+            return float(_MIN_RTT_US.unpack(info)[0]) / 1e6
+        except (OSError, AttributeError, struct.error):
+            return None
 
     @property
     def tells_progress(self) -> bool:
