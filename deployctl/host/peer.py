@@ -17,6 +17,7 @@ import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 from paramiko.packet import Packetizer
 
+from deployctl.host.burst import Burst, Sealer
 from deployctl.host.wire import Wire
 
 # Without a handler of anyone's, logging would print paramiko's errors on our standard error.
@@ -53,10 +54,18 @@ class Packets(Packetizer):
         self.ask_after_s: float | None = None  # without a word; None: never
         self.peer: Peer | None = None
         self._asked_at = 0.0
+        self._sealer = Sealer(self)
 
     def send_message(self, data: Any) -> None:
         with self.gate:
-            super().send_message(data)
+            if not isinstance(data, Burst):
+                super().send_message(data)
+            elif self._sealer.fits:
+                packets = self._sealer.seal(data)
+                self.write_all(packets if self.wire.tells_progress else bytes(packets))
+            else:
+                for message in data.messages():
+                    super().send_message(message)
 
     # The base class starts a timer thread for each handshake; ours is bounded by whoever waits for it.
     def start_handshake(self, timeout: float) -> None:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from scp import SCPClient, SCPException
 
 from deployctl.errors import Code, HostError
+from deployctl.host.burst import BURST_BYTES, PACKET_BYTES, BurstChannel
 from deployctl.host.peer import Pace
 from deployctl.host.script import printable
 from deployctl.host.shell import Cancel, Cancelled
 
 if TYPE_CHECKING:
-    import paramiko
-
     from deployctl.host.connection import Connection
 
-PACKET_BYTES = 32704  # the server's 32 KiB less 64: one full packet a read, where scp's 16 KiB makes two
 SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
+FAST_S = 0.02  # a read that follows the last one so soon may be twice as long as that one
 MIN_RATE_BYTES_S = 1024
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./@%+=:,-")
 
@@ -30,7 +29,7 @@ PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 class _Scp(SCPClient):  # type: ignore[misc]
     """SCPClient waits for the remote exit without a bound when it closes; the status is checked by digest anyway."""
 
-    channel: paramiko.Channel | None
+    channel: BurstChannel | None
 
     def close(self) -> None:
         if self.channel is not None:
@@ -51,6 +50,7 @@ class _Source:
         self._cancel = cancel
         self._progress = progress
         self._read_at = time.monotonic()
+        self._step_bytes = PACKET_BYTES
         self.sent_bytes = 0
         self.pace: Pace | None = None
 
@@ -59,8 +59,11 @@ class _Source:
         if self.pace:
             self.pace.wait()
         now = time.monotonic()
-        slow, self._read_at = now - self._read_at > 0.5, now
-        want = min(SLOW_BYTES if slow else limit, self._size_bytes - self.sent_bytes)
+        since_s, self._read_at = now - self._read_at, now
+        # A burst on a slow link would hold up a cancel, and hide progress.
+        grown = 2 * self._step_bytes if since_s < FAST_S else PACKET_BYTES
+        self._step_bytes = SLOW_BYTES if since_s > 0.5 else min(grown, limit)
+        want = min(self._step_bytes, self._size_bytes - self.sent_bytes)
         data = self._file.read(want)
         if len(data) < want:
             raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
@@ -92,10 +95,11 @@ def upload(
     `cancel` was called. What is left on the host then is part of a file, for the caller to remove.
     """
     size_bytes = source.stat().st_size
-    client = _Scp(connection.transport, buff_size=PACKET_BYTES, socket_timeout=stall_s, sanitize=sanitize)
+    client = _Scp(connection.transport, buff_size=BURST_BYTES, socket_timeout=stall_s, sanitize=sanitize)
     with source.open("rb", buffering=0) as file:
         reader = _Source(file, size_bytes, cancel, progress)
-        client.channel = channel = connection.open_session(stall_s)
+        channel = connection.open_session(stall_s)
+        client.channel = BurstChannel(channel)
         reader.pace = Pace(channel, connection.transport.wire)
         cancel.on_cancel(channel.close)
         try:
