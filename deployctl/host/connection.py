@@ -30,12 +30,15 @@ from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
+NO_MORE_SESSIONS = paramiko.common.OPEN_FAILED_CONNECT_FAILED  # what sshd says beyond MaxSessions
+FULL_S = 1.5  # a server that counts its sessions still counts one for a moment after we have closed it
 
 
 class Jumps(Protocol):
     """The way through jump hosts; `jump.JumpCache`, which builds on Connection."""
 
     def wire(self, target: Target, deadline: float) -> Wire: ...
+    def lost(self, target: Target) -> HostError | None: ...
     def close(self) -> None: ...
 
 
@@ -48,12 +51,14 @@ class Connection:
         peer: Peer,
         learned: Learned | None,
         patience: Patience,
+        jumps: Jumps | None = None,
         own: Jumps | None = None,
     ) -> None:
         self.target = target
         self.learned = learned
         self.transport: Peer = peer
         self._reason: HostError | None = None
+        self._jumps = jumps
         self._own_jumps = own
         self._lock = threading.Lock()
         self._keeper = Keeper(peer.wire, target.endpoint, patience, self.close)
@@ -94,7 +99,7 @@ class Connection:
                         own.close()
                     raise
                 sleep(pause_s)
-        connection = cls(target, peer, learned, patience, own)
+        connection = cls(target, peer, learned, patience, jumps or own, own)
         peer.watch(patience.ask_after_s)
         connection._keeper.start()
         return connection
@@ -110,14 +115,19 @@ class Connection:
 
     def open_session(self, timeout_s: float) -> paramiko.Channel:
         """A new session channel. Raises HostError; with `data["channel"]` when the server allows no more of them."""
-        if not self.alive:
-            raise self.why()
-        try:
-            return self.transport.open_session(timeout=timeout_s)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if self.alive and "Timeout" in str(error):
-                raise timed_out(self._scene(), f"no session within {timeout_s:g} s") from error
-            raise self.why(error) from error
+        full_until = time.monotonic() + min(timeout_s, FULL_S)
+        while True:
+            if not self.alive:
+                raise self.why()
+            try:
+                return self.transport.open_session(timeout=timeout_s)
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                if self.alive and "Timeout" in str(error):
+                    raise timed_out(self._scene(), f"no session within {timeout_s:g} s") from error
+                full = isinstance(error, paramiko.ChannelException) and error.code == NO_MORE_SESSIONS
+                if not full or time.monotonic() > full_until:
+                    raise self.why(error) from error
+            time.sleep(0.05)
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
@@ -132,7 +142,9 @@ class Connection:
             cause = self.transport.get_exception() or error
             scene = self._scene()
             said = scene.said or cause is None
-            self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
+            self._reason = self._jumps.lost(self.target) if self._jumps and self.target.hops else None
+            if self._reason is None:
+                self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
             return self._reason
 
     def close(self, reason: HostError | None = None) -> None:
