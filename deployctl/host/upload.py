@@ -64,8 +64,8 @@ class _Source:
         grown = 2 * self._step_bytes if since_s < FAST_S else PACKET_BYTES
         self._step_bytes = SLOW_BYTES if since_s > 0.5 else min(grown, limit)
         want = min(self._step_bytes, self._size_bytes - self.sent_bytes)
-        data = self._file.read(want)
-        if len(data) < want:
+        data = self._file.read(want)  # less than was asked for is no end: a network's file system may give it
+        if want and not data:
             raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
         self.sent_bytes += len(data)
         self._progress(self.sent_bytes)
