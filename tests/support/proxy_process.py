@@ -25,6 +25,7 @@ class Direction:
         self.delay_s = 0.0
         self.rate: int | None = None  # bytes a second
         self.cut_after: int | None = None  # bytes, over all connections
+        self.flip = False  # one bit of each piece that passes
         self.bytes = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -79,6 +80,8 @@ class Relay:
                 self.cut(reset=True)
                 return
             way.bytes += len(data)
+            if way.flip:
+                data = data[:-1] + bytes([data[-1] ^ 1])
             if way.delay_s:
                 await asyncio.sleep(way.delay_s)
             if way.rate:
