@@ -34,7 +34,7 @@ def assert_refused(scene: Scene, ended: Pushed, *words: str) -> None:
     assert (ended.code, ended.outcome) == (11, "refused"), ended.stderr
     for word in words:
         assert word in ended.stderr, (word, ended.stderr)
-    assert {state for state in ended.states.values()} <= {"cancelled", "skipped"}
+    assert set(ended.states.values()) <= {"cancelled", "skipped"}
     check_invariants(scene, ended)
 
 
@@ -151,17 +151,17 @@ def test_unreadable(one: Scene, tmp_path: Path) -> None:
 
 def test_links(one: Scene) -> None:
     """Loops, links to nothing and to the outside: the first two are carried as they are, the last refused, all at once."""
-    os.symlink("loop", one.tree / "loop")
-    os.symlink("nowhere", one.tree / "dangling")
-    os.symlink("/etc/passwd", one.tree / "absolute")
-    os.symlink("../../outside", one.tree / "escaping")
+    (one.tree / "loop").symlink_to("loop")
+    (one.tree / "dangling").symlink_to("nowhere")
+    (one.tree / "absolute").symlink_to("/etc/passwd")
+    (one.tree / "escaping").symlink_to("../../outside")
     ended = one.push()
     assert_refused(one, ended, "absolute", "/etc/passwd", "escaping", "../../outside")
     assert "dangling" not in ended.stderr
     (one.tree / "absolute").unlink()
     (one.tree / "escaping").unlink()
     one.converge()
-    assert os.readlink(one.lab["h01"].root / "current/loop") == "loop"
+    assert str((one.lab["h01"].root / "current/loop").readlink()) == "loop"
 
 
 def test_special_files(one: Scene) -> None:
@@ -240,7 +240,7 @@ def test_no_place_here(one: Scene, tmp_path: Path, what: str) -> None:
         mount = "true"
     ended = one.push(prefix=in_namespace("--mount", mount), env=env)
     assert ended.code in {2, 11}, ended.stderr
-    assert {state for state in ended.states.values()} <= {"cancelled", "skipped"}
+    assert set(ended.states.values()) <= {"cancelled", "skipped"}
     assert str(cache) in ended.stderr or "nowhere" in ended.stderr
     check_invariants(one, ended)
 
