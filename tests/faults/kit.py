@@ -133,7 +133,7 @@ def check_invariants(scene: Scene, ended: Pushed, *, limit_s: float = 30, lost: 
     if ended.code == 0 and ended.outcome in {"released", "unchanged"}:
         assert lab.live == lab.serves(ended.release), "I1"
         for place in lab:
-            assert walk(place.root / "current") == walk(scene.tree), ("I1", place.name)
+            assert walk(place.root / "current") == scene.whole[ended.release], ("I1", place.name)
     check_order(ended.events)
     if ended.code in UNTOUCHED or ended.outcome in {"aborted", "reverted"}:
         assert lab.live == scene.before.live, ("I2", ended.outcome)
