@@ -40,10 +40,12 @@ class Heard:
         self._reporter = reporter
         self._debug = debug
         self.exit_code: Exit | None = None  # once the last word was said
+        self.last_word = ""
 
     def event(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "run_finished":
             self.exit_code = Exit(event["exit_code"])
+            self.last_word = str(event.get("message", ""))
         if not self._debug and "traceback" in event.get("data", {}):
             event = {
                 **event,
@@ -115,7 +117,7 @@ def _stops_raised() -> Iterator[None]:
 def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | None = None) -> Exit:
     """Say the run's last word and return its exit code; a last word that was said stands."""
     if heard.exit_code is not None:
-        if code != heard.exit_code:
+        if code != heard.exit_code and message not in heard.last_word:
             heard.note("warning", f"after the end of the run: {message}")
         return heard.exit_code
     outcome = (

@@ -197,10 +197,11 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
 
     def step(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
         operation.begin(phase, quiet=quiet)
-        live = session.run(operation, name, command.get("values")).one("live")
+        answer = session.run(operation, name, command.get("values"))
+        live = answer.one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
-        return {"live": live}
+        return {"live": live, "reverted": answer.one("reverted") is not None}
 
     return step
 
