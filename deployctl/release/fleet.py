@@ -14,6 +14,7 @@ from typing import Any
 
 from deployctl.engine.child import Message
 from deployctl.engine.crew import Arrival
+from deployctl.engine.worker import ForkError
 from deployctl.errors import Code
 from deployctl.model import Phase, State
 from deployctl.release.loop import TURN_S, Loop
@@ -92,8 +93,11 @@ class Fleet:
         `member.trouble`.
         """
         self._minor = minor
+        waiting = deque(members)
+        for member in waiting:
+            member.answer = {}
         try:
-            self._drive(do, deque(members), arguments, together, timeout_s or self._timeout_s, stoppable)
+            self._drive(do, waiting, arguments, together, timeout_s or self._timeout_s, stoppable)
         finally:
             self._minor = False
 
@@ -168,7 +172,6 @@ class Fleet:
         member.doing = do
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
-        member.answer = {}
         member.trouble, member.trouble_as = None, (Code.WORKER_DIED, None)
         if do == "connect":
             member.connecting = True
@@ -307,19 +310,18 @@ class Fleet:
         """Fork a worker for a dead one, so that what was begun can be taken back; not without end."""
         if self._replacements < 2 * self._forks:
             self._replacements += 1
-            with contextlib.suppress(OSError):  # others may be left; if none is, that is the hosts' failure
+            with contextlib.suppress(ForkError):  # others may be left; if none is, that is the hosts' failure
                 self._loop.crew.hire()
 
     def _do_without(self, waiting: deque[Member]) -> None:
         """Nobody is left to do it: one more worker, or it fails on every host."""
         try:
             self._loop.crew.hire()
-        except OSError as error:
+        except ForkError as error:
             for member in waiting:
-                if self._minor:
-                    member.trouble = str(error)
-                else:
-                    self.fail(member, Code.WORKER_DIED, f"no worker is left: {error}")
+                member.trouble = f"no worker is left: {error.message}; {error.hint}"
+                if not self._minor:
+                    self.fail(member, Code.WORKER_DIED, member.trouble)
             waiting.clear()
 
     def fail(

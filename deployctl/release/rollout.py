@@ -169,8 +169,6 @@ class Rollout:
             }
 
         concerned = [member for member in members if member.name in hooks]
-        for member in concerned:
-            member.answer = {}
         longest_s = longest(hooks.values(), run.options.timeout_s)
         run.fleet.each("hook", concerned, values, together=True, stoppable=False, timeout_s=longest_s)
         for member in concerned:
