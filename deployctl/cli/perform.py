@@ -94,6 +94,13 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
         reporter.close()
 
 
+def refuse(command: str, code: Exit, message: str, hint: str | None) -> None:
+    """Say as JSON, in the one line of a run's end, why none has begun."""
+    reporter = make_reporter("json", verbosity=0, stdout=sys.stdout, stderr=sys.stderr, environ=os.environ)
+    _finish(Heard(reporter, debug=False), command, code, message, hint)
+    reporter.close()
+
+
 @contextlib.contextmanager
 def _stops_raised() -> Iterator[None]:
     """Let TERM and HUP end the block as Ctrl-C does, once; while a run lasts it hears them itself."""
