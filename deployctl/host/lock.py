@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deployctl.errors import Code, HostError
+from deployctl.host.failures import TIMEOUT_HINT
 from deployctl.host.script import COMMAND, Answer, Script, printable
 from deployctl.host.shell import LOOK_S, RECEIVE_BYTES, Cancel
 
@@ -70,7 +71,8 @@ def take_lock(connection: Connection, script: Script, *, timeout_s: float, cance
     channel.close()
     if answer.one("held") is None:
         if answer.status is None and answer.one("fail") is None:
-            raise HostError(Code.TIMED_OUT, f"the lock was not answered for within {timeout_s:g} s")
+            said = f"the lock was not answered for within {timeout_s:g} s"
+            raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT)
         answer.raise_failure()
     return answer
 
