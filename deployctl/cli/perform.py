@@ -40,10 +40,12 @@ class Heard:
         self._reporter = reporter
         self._debug = debug
         self.exit_code: Exit | None = None  # once the last word was said
+        self.last_word = ""
 
     def event(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "run_finished":
             self.exit_code = Exit(event["exit_code"])
+            self.last_word = str(event.get("message", ""))
         if not self._debug and "traceback" in event.get("data", {}):
             event = {
                 **event,
@@ -92,6 +94,13 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
         reporter.close()
 
 
+def refuse(command: str, code: Exit, message: str, hint: str | None) -> None:
+    """Say as JSON, in the one line of a run's end, why none has begun."""
+    reporter = make_reporter("json", verbosity=0, stdout=sys.stdout, stderr=sys.stderr, environ=os.environ)
+    _finish(Heard(reporter, debug=False), command, code, message, hint)
+    reporter.close()
+
+
 @contextlib.contextmanager
 def _stops_raised() -> Iterator[None]:
     """Let TERM and HUP end the block as Ctrl-C does, once; while a run lasts it hears them itself."""
@@ -115,7 +124,7 @@ def _stops_raised() -> Iterator[None]:
 def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | None = None) -> Exit:
     """Say the run's last word and return its exit code; a last word that was said stands."""
     if heard.exit_code is not None:
-        if code != heard.exit_code:
+        if code != heard.exit_code and message not in heard.last_word:
             heard.note("warning", f"after the end of the run: {message}")
         return heard.exit_code
     outcome = (

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -197,13 +198,34 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
 
     def step(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
         operation.begin(phase, quiet=quiet)
-        live = session.run(operation, name, command.get("values")).one("live")
+        answer = session.run(operation, name, command.get("values"))
+        live = answer.one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
-        return {"live": live}
+        return {"live": live, "reverted": answer.one("reverted") is not None}
 
     return step
 
+
+def revert(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Switch back; once more on a new connection where the first is lost on the way, since nobody else will."""
+    began_at = time.monotonic()
+    try:
+        return _revert(session, command, operation)
+    except HostError as error:
+        left_s = operation.timeout_s - (time.monotonic() - began_at)
+        if error.code not in {Code.LOST, Code.TIMED_OUT} or left_s <= 0:
+            raise
+        operation.timeout_s = left_s
+        try:
+            return _revert(session, command, operation)
+        except HostError as again:
+            raise HostError(
+                error.code, f"{error.message}; and then: {again.message}", hint=again.hint, data=again.data
+            ) from again
+
+
+_revert = _simple("revert", Phase.REVERT, says_ok=False)  # the parent says `reverted`
 
 STEPS: dict[str, Step] = {
     "connect": connect,
@@ -219,7 +241,7 @@ STEPS: dict[str, Step] = {
     "check": check,
     "ready": _simple("ready", Phase.STAGE),
     "activate": _simple("activate", Phase.ACTIVATE),
-    "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`
+    "revert": revert,
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
     "standing": standing,

@@ -11,14 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import paramiko
 
 from deployctl.errors import Code, HostError
 from deployctl.host.credentials import Credentials
-from deployctl.host.failures import Scene, dropped, lost, quote, timed_out, to_host_error
+from deployctl.host.failures import Limit, Scene, dropped, lost, quote, timed_out, to_host_error
 from deployctl.host.hostkey import Learned, check_host_key
 from deployctl.host.keeper import PATIENCE, Keeper, Patience
 from deployctl.host.knownhosts import KnownHosts
@@ -116,7 +116,8 @@ class Connection:
             return self.transport.open_session(timeout=timeout_s)
         except (paramiko.SSHException, OSError, EOFError) as error:
             if self.alive and "Timeout" in str(error):
-                raise timed_out(self._scene(), f"no session within {timeout_s:g} s") from error
+                limit = Limit(time.monotonic(), timeout_s, "--timeout")
+                raise timed_out(replace(self._scene(), limit=limit), "no session") from error
             raise self.why(error) from error
 
     def why(self, error: BaseException | None = None) -> HostError:
@@ -172,6 +173,7 @@ class Opening:
     known_hosts: KnownHosts
     deadline: float
     jumps: Jumps | None = None
+    began_at: float = field(default_factory=time.monotonic)
     _others: set[str] = field(default_factory=set)  # types of the server's keys that we can check
 
     def attempt(self) -> tuple[Peer, Learned | None]:
@@ -190,10 +192,10 @@ class Opening:
 
     def _attempt(self, shown: set[str]) -> tuple[Peer, Learned | None]:
         """All up to the login within `connect_timeout_s`, which begins after the jump hosts, if any."""
-        limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
+        limit = self._limit(self.target.connect_timeout_s, "ssh.connect_timeout")
         wire = self._wire(limit)
         if self.target.hops:
-            limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
+            limit = self._limit(self.target.connect_timeout_s, "ssh.connect_timeout")
         try:
             peer = Peer(wire)
         except BaseException:
@@ -208,15 +210,18 @@ class Opening:
             )
             key = peer.get_remote_server_key()
             learned = check_host_key(self.target, answer, key.get_name(), key.asbytes())
-            Login(
-                peer, self.target, self.credentials, min(self.deadline, time.monotonic() + LOGIN_TIMEOUT_S)
-            ).run()
+            Login(peer, self.target, self.credentials, self._limit(LOGIN_TIMEOUT_S)).run()
         except BaseException:
             shut(peer)
             raise
         return peer, learned
 
-    def _wire(self, limit: float) -> Wire:
+    def _limit(self, seconds: float, setting: str = "") -> Limit:
+        """The limit of a step, or that of the whole phase where it comes first."""
+        phase = Limit(self.deadline, self.deadline - self.began_at, "--timeout")
+        return min(phase, Limit(time.monotonic() + seconds, seconds, setting), key=lambda limit: limit.at)
+
+    def _wire(self, limit: Limit) -> Wire:
         target = self.target
         if target.hops and self.jumps:
             return self.jumps.wire(target, self.deadline)
@@ -224,21 +229,21 @@ class Opening:
             if target.proxy_command:
                 proxy = Proxy(target.proxy_command)
                 return Wire(proxy.link, proxy)
-            return Wire(dial(target.address, target.port, limit))
+            return Wire(dial(target.address, target.port, limit.at))
         except (OSError, UnicodeError) as error:
-            raise to_host_error(error, Scene(target.endpoint)) from error
+            raise to_host_error(error, Scene(target.endpoint, limit=limit)) from error
 
-    def _negotiate(self, peer: Peer, limit: float) -> None:
+    def _negotiate(self, peer: Peer, limit: Limit) -> None:
         """Banner and keys; what the other end sent instead is part of the message."""
         done = threading.Event()
         peer.banner_timeout = 3600  # ours is the limit that ends it: it can tell what is missing
         peer.start_client(event=done)
-        if done.wait(max(0.0, limit - time.monotonic())) and peer.is_active():
+        if done.wait(limit.left_s) and peer.is_active():
             return
         error = peer.get_exception()
         if error is None and peer.is_active():
             what = "no SSH banner" if not peer.remote_version else "no key exchange"
-            raise timed_out(self._scene(peer), f"{what} within {self.target.connect_timeout_s:g} s")
+            raise timed_out(replace(self._scene(peer), limit=limit), what)
         raise self._broken(peer, error or EOFError())
 
     def _broken(self, peer: Peer, error: BaseException) -> HostError:

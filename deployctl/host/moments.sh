@@ -88,7 +88,7 @@ lease_is_over() {
 prove_lock() {
   [ -n "$D_LOCK" ] || return 0
   (
-    cd "$D_ROOT/.deployctl" && owned || fail 50 "the lock of this run was taken by another: $(head -c 500 lock.owner 2>/dev/null)"
+    prove_owned
     if has flock; then
       ! flock -n 9 9>>lock
     else
@@ -96,6 +96,15 @@ prove_lock() {
     fi || fail 50 "the lock of this run was lost: the process that held it has ended"
   ) || exit 1
 }
+
+prove_owned() {
+  cd "$D_ROOT/.deployctl" 2>/dev/null && owned && return
+  say taken_by "$(head -c 2000 lock.owner 2>/dev/null | tr '\n' ' ' | grep . || echo nobody)"
+  fail 50 "the lock of this run was taken away"
+}
+
+# Asked when a command of ours has failed and the process that held our lock is gone: is that why?
+do_prove_owned() { prove_owned; }
 
 # The name goes while the lock is still ours, since the next holder writes its own as soon as it is free; a lease is only
 # free once its name and directory are gone, and a holder that lives would write into them.

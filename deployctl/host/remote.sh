@@ -332,6 +332,7 @@ link_shared() {
 # ---- activate and revert: one rename, read back -------------------------------------------------------------------
 
 do_activate() {
+  prove_lock # first: whoever took it may have removed what the checks below look at
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
@@ -361,11 +362,16 @@ record() { # behind a torn last line, as a crash leaves it, not onto it
   printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
 }
 
-# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none.
+# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none. A link that is not ours any
+# more is left alone. Says `reverted` where it switched back, also when that was an earlier try whose answer got lost.
 do_revert() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   D_NOW=$(readlink current 2>/dev/null)
+  D_MARK=.deployctl/incoming/$D_RUN/reverted
+  D_BACK=
   if [ "$D_NOW" = "releases/$D_ID" ]; then
+    D_BACK=1
+    (: >"$D_MARK") 2>/dev/null
     if [ -n "$D_PREVIOUS" ]; then
       switch_to "$D_PREVIOUS"
     else
@@ -373,10 +379,15 @@ do_revert() {
     fi
     record "$D_RECORD"
   fi
+  [ -z "$D_BACK" ] && [ ! -e "$D_MARK" ] || say reverted yes
   say live "$(readlink current 2>/dev/null)"
 }
 
 do_confirm() { # the record comes last: a host that is killed in between is confirmed, and swept, by the next push
+  if [ -n "${D_ID-}" ] && [ "$(readlink "$D_ROOT/current" 2>/dev/null)" != "releases/$D_ID" ]; then
+    say live "$(readlink "$D_ROOT/current" 2>/dev/null)" # another run was here, and what it made live is its own to confirm
+    return 0
+  fi
   cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
   if (cd .. && owned); then
     for D_T in * .[!.]*; do
@@ -391,8 +402,7 @@ do_confirm() { # the record comes last: a host that is killed in between is conf
 
 # After an abort: the unproven goes, proven artifacts and staged trees stay.
 do_clean() {
-  cd "$D_ROOT/.deployctl/incoming" 2>/dev/null || return 0
-  drop_run "$D_RUN"
+  (cd "$D_ROOT/.deployctl/incoming" 2>/dev/null && drop_run "$D_RUN")
   say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
 }
 

@@ -165,7 +165,8 @@ class Answer:
         """Raise the HostError that the command reported, or that its ending amounts to."""
         if (text := self.one("fail")) is not None:
             code, _, message = text.partition(" ")
-            raise HostError(Code(int(code)), printable(message))
+            by = self.one("taken_by")
+            raise HostError(Code(int(code)), printable(message), data={"taken_by": by} if by else {})
         if self.status != 0:
             said = printable(self.noise.strip()[-300:])
             raise HostError(

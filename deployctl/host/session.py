@@ -13,13 +13,21 @@ from deployctl.host.credentials import Credentials
 from deployctl.host.facts import Facts, parse_history
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
-from deployctl.host.lock import BEAT_S, LEASE_S, Lock, take_lock
+from deployctl.host.lock import BEAT_S, LEASE_S, Lock, named, take_lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import run_script
 from deployctl.host.tap import hide
 from deployctl.host.target import Target
-from deployctl.model import Shared
+from deployctl.model import Phase, Shared
+
+FORWARD = frozenset(
+    {Phase.UPLOAD, Phase.STAGE, Phase.ACTIVATE, Phase.CHECK}
+)  # what is only done under our lock
+BACK = frozenset(
+    {Phase.REVERT, Phase.CLEAN}
+)  # what is done without it too, and touches nothing that is not ours
+PROVE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +93,15 @@ class Session:
         return taken.answer
 
     def _keep_lock(self, operation: Operation) -> None:
-        """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between."""
+        """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between.
+
+        On the way back that is none: what is ours there is taken back all the same.
+        """
         if self.lock is None or self.lock.connection.alive:
             return
-        answer = self.take_lock(operation, self._lock_values)
+        answer = self.take_lock(operation, {**self._lock_values, "AGAIN": "1"})
+        if operation.phase in BACK:
+            return
         if answer.one("locked") is None:
             raise HostError(
                 Code.LOCKED, "the lock went with the lost connection, and another run has taken it"
@@ -118,13 +131,35 @@ class Session:
         if self.site.debug:
             for line in script.head.splitlines():
                 operation.log("command", hide(line, self.site.secrets))
-        return run_script(
-            self.connection(operation.timeout_s),
-            script,
-            timeout_s=timeout_s or operation.timeout_s,
-            cancel=operation.cancel,
-            tap=tap,
-        )
+        try:
+            return run_script(
+                self.connection(operation.timeout_s),
+                script,
+                timeout_s=timeout_s or operation.timeout_s,
+                cancel=operation.cancel,
+                tap=tap,
+            )
+        except HostError as error:
+            self._refuse_without_lock(operation, error)
+            raise named(error) from error
+
+    def _refuse_without_lock(self, operation: Operation, error: HostError) -> None:
+        """Whoever took our lock may have removed what a command of ours needed: then that is the failure's cause."""
+        lock = self.lock
+        if (
+            lock is None
+            or lock.held
+            or not lock.connection.alive
+            or error.code is Code.LOCKED
+            or operation.phase not in FORWARD
+        ):
+            return
+        try:
+            script = self.script("prove_owned")
+            run_script(lock.connection, script, timeout_s=PROVE_S, cancel=operation.cancel)
+        except HostError as found:
+            if found.code is Code.LOCKED:
+                raise named(found) from error
 
     def script(
         self,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from deployctl.errors import Code, HostError
+from deployctl.host.failures import TIMEOUT_HINT
 from deployctl.host.script import COMMAND, Answer, Script, printable
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def run_script(
         raise
     except Exception as error:
         cancel.check()
+        if isinstance(error, TimeoutError) and connection.alive:
+            said = f"no answer to the remote command within {timeout_s:g} s"
+            raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT) from error
         raise connection.why(error) from error
     finally:
         channel.close()
@@ -140,7 +144,7 @@ def _ended_early(
         return HostError(
             Code.TIMED_OUT,
             f"the remote command was silent or busy for {timeout_s:g} s and was stopped",
-            hint="--timeout sets how long a phase may take on a host",
+            hint=TIMEOUT_HINT,
             data={"group": answer.one("group")} if answer.one("group") else {},
         )
     if not answer.fields:

@@ -6,6 +6,7 @@ is given. A host stays with the worker that connected to it as long as that live
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from deployctl.engine.child import Message
 from deployctl.engine.crew import Arrival
+from deployctl.engine.worker import ForkError
 from deployctl.errors import Code
 from deployctl.model import Phase, State
 from deployctl.release.loop import TURN_S, Loop
@@ -92,8 +94,29 @@ class Fleet:
         """
         self._minor = minor
         waiting = deque(members)
+        for member in waiting:
+            member.answer = {}
+        try:
+            self._drive(do, waiting, arguments, together, timeout_s or self._timeout_s, stoppable)
+        finally:
+            self._minor = False
+
+    def halt(self) -> None:
+        """Stop, and wait until what is still under way has ended: for whoever was torn out of `each`."""
+        self.stop()
+        self._drive("halt", deque(), lambda _member: {}, together=True, timeout_s=0, stoppable=True)
+
+    def _drive(
+        self,
+        do: str,
+        waiting: deque[Member],
+        arguments: Arguments,
+        together: bool,
+        timeout_s: float,
+        stoppable: bool,
+    ) -> None:
         retried: set[str] = set()
-        busy: set[str] = set()
+        busy = {member.name for member in self if member.doing is not None}
         self._stop_seen_at = self._cancelled_at = None
         while waiting or busy:
             if self._loop.signals.count:
@@ -102,7 +125,7 @@ class Fleet:
                 waiting.clear()
                 self._cancel(busy, after_s=CONNECT_GRACE_S if do == "connect" else 0.0)
             else:
-                self._hand_out(do, waiting, busy, arguments, together, timeout_s or self._timeout_s)
+                self._hand_out(do, waiting, busy, arguments, together, timeout_s)
             if busy:
                 lost = self.turn(busy)
                 if not stoppable:  # its worker died on the way back: once more, with another
@@ -110,7 +133,8 @@ class Fleet:
                     retried |= {member.name for member in again}
                     waiting.extend(again)
                 busy = {name for name in busy if self.members[name].doing is not None}
-        self._minor = False
+            elif waiting and not self._workers():
+                self._do_without(waiting)
 
     def _hand_out(
         self,
@@ -148,7 +172,6 @@ class Fleet:
         member.doing = do
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
-        member.answer = {}
         member.trouble, member.trouble_as = None, (Code.WORKER_DIED, None)
         if do == "connect":
             member.connecting = True
@@ -245,6 +268,8 @@ class Fleet:
 
     def _done(self, member: Member, message: Message) -> None:
         self._connected(member)
+        if message["do"] != member.doing:
+            return  # the end of something that nobody waits for any more
         member.doing = None
         if self._minor and message["state"] != "ok":
             member.trouble = message["message"]
@@ -285,11 +310,19 @@ class Fleet:
         """Fork a worker for a dead one, so that what was begun can be taken back; not without end."""
         if self._replacements < 2 * self._forks:
             self._replacements += 1
-            try:
+            with contextlib.suppress(ForkError):  # others may be left; if none is, that is the hosts' failure
                 self._loop.crew.hire()
-            except OSError:
-                if not self._workers():
-                    raise
+
+    def _do_without(self, waiting: deque[Member]) -> None:
+        """Nobody is left to do it: one more worker, or it fails on every host."""
+        try:
+            self._loop.crew.hire()
+        except ForkError as error:
+            for member in waiting:
+                member.trouble = f"no worker is left: {error.message}; {error.hint}"
+                if not self._minor:
+                    self.fail(member, Code.WORKER_DIED, member.trouble)
+            waiting.clear()
 
     def fail(
         self,

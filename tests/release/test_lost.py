@@ -100,3 +100,41 @@ def test_a_host_that_comes_back_between_stage_and_switch_is_switched(
     done = running.finish()
     assert done.code == 0
     assert lab.live == lab.serves(done.release)
+
+
+@pytest.mark.parametrize("how", ["reset", "kill", "shell"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_connection_that_ends_on_the_way_back(
+    lab: Lab, site: Path, proxy: Proxy, how: str, done: bool
+) -> None:
+    """h02 has switched, h03 fails, and h02's connection or command ends while it is switched back: it is once more."""
+    before = lab.push(site)
+    make_site(site, "two")
+    place = lab["h02"]
+    sign, here = place.programs / "sign", place.programs / "here"
+    place.gate(
+        "revert.sync" if done else "revert.ln",
+        f"echo $PPID >{here}; while [ -e {sign} ]; do sleep 0.02; done",
+    )
+    sign.touch()
+    broken = lab["h03"].hold("activate.mv")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", "activate", "ok")
+    lab["h03"].gate("activate.readlink")
+    broken.unlink()
+    wait_until(lambda: here.exists() and here.read_text().strip() != "", 30, "the way back on h02")
+    place.gate("revert.sync" if done else "revert.ln", ":")  # for the second try
+    if how == "reset":
+        proxy.reset()
+    else:
+        group = os.getpgid(int(here.read_text()))
+        for pid in lab.servers[1].session_pids() if how == "kill" else [group]:
+            os.kill(pid, signal.SIGKILL)
+    ended = running.finish(timeout_s=30)
+    sign.unlink()
+    assert lab.live == lab.serves(before.release)
+    assert ended.serving == lab.everywhere(before.release)
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    assert ended.states == {"h01": "reverted", "h02": "reverted", "h03": "failed"}
+    assert ended.phases("h02")[-3:] == ["revert:running", "revert:running", "revert:reverted"]
+    lab.assert_idle()
