@@ -29,6 +29,7 @@ from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 
 LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
+ROOM_S, ROOM_PAUSE_S = 5.0, 0.05  # how long a server may take to notice that a session was given up
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
 
 
@@ -53,6 +54,9 @@ class Connection:
         self.target = target
         self.learned = learned
         self.transport: Peer = peer
+        self.make_room: Callable[[], bool] = lambda: (
+            False
+        )  # gives up a session that is not needed, if there is one
         self._reason: HostError | None = None
         self._own_jumps = own
         self._lock = threading.Lock()
@@ -113,12 +117,24 @@ class Connection:
         if not self.alive:
             raise self.why()
         try:
-            return self.transport.open_session(timeout=timeout_s)
+            return self._open_session(timeout_s)
         except (paramiko.SSHException, OSError, EOFError) as error:
             if self.alive and "Timeout" in str(error):
                 limit = Limit(time.monotonic(), timeout_s, "--timeout")
                 raise timed_out(replace(self._scene(), limit=limit), "no session") from error
             raise self.why(error) from error
+
+    def _open_session(self, timeout_s: float) -> paramiko.Channel:
+        deadline = time.monotonic() + min(timeout_s, ROOM_S)
+        freed = False
+        while True:
+            try:
+                return self.transport.open_session(timeout=timeout_s)
+            except paramiko.ChannelException:
+                freed = self.make_room() or freed
+                if not freed or time.monotonic() > deadline:
+                    raise
+                time.sleep(ROOM_PAUSE_S)  # until the server has seen the end of what was given up
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""

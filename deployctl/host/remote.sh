@@ -1,7 +1,8 @@
 # What runs on a host: POSIX sh with the tools named in TOOLS, nothing of ours is installed there.
 #
-# Sent to `sh -s` behind assignments of D_* values (host/script.py); its last line calls `main`. It answers in lines
-# that begin with $D_NONCE, a random word of this one command, so noise of a login shell is never taken for an answer:
+# Sent to `sh -s` once; then each command is a subshell of assignments of D_* values (host/script.py) whose last line calls
+# `main`. It answers in lines that begin with $D_NONCE, a random word of this one command, so noise of a login shell is
+# never taken for an answer:
 #     NONCE key rest of the line
 # A step that fails says `fail CODE MESSAGE` with a code of deployctl.errors.Code and ends.
 
@@ -12,6 +13,7 @@ one_line() { printf '%s' "$1" | tr '\n\r\t' '   ' | cut -c1-400; }
 fail() { say fail "$1 $(one_line "$2")"; exit 1; }
 
 # A command on a host outlives its connection; so whoever waits for the end of our standard input kills us with it.
+# It must be gone before the command's end is told: what comes then is for the shell.
 main() {
   exec 3<&0 </dev/null
   (while read -r _; do :; done <&3; kill -s KILL 0) >/dev/null 2>&1 &
@@ -19,10 +21,10 @@ main() {
   exec 3<&-
   printf '\n'
   say began "$D_DO" # from here on a silent end is no longer that of a login shell that runs nothing
-  has_openssl || : # asked once here, for the subshells to come
   (do_"$D_DO")
   D_STATUS=$?
   kill "$D_WATCH" 2>/dev/null
+  wait "$D_WATCH" 2>/dev/null
   say exit "$D_STATUS"
   exit "$D_STATUS"
 }

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
@@ -16,7 +17,7 @@ from deployctl.host.knownhosts import KnownHosts
 from deployctl.host.lock import BEAT_S, LEASE_S, Lock, named, take_lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
-from deployctl.host.shell import run_script
+from deployctl.host.shell import Shell, run_script
 from deployctl.host.tap import hide
 from deployctl.host.target import Target
 from deployctl.model import Phase, Shared
@@ -57,6 +58,7 @@ class Session:
     lock: Lock | None = None
     _lock_values: Mapping[str, str] = field(default_factory=dict)
     _connection: Connection | None = None
+    _shell: Shell | None = None  # waits for the next script
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -76,6 +78,7 @@ class Session:
                     deadline=time.monotonic() + timeout_s,
                     jumps=self.jumps,
                 )
+                self._connection.make_room = self._make_room
             return self._connection
 
     def take_lock(self, operation: Operation, values: Mapping[str, str]) -> Answer:
@@ -131,17 +134,45 @@ class Session:
         if self.site.debug:
             for line in script.head.splitlines():
                 operation.log("command", hide(line, self.site.secrets))
+        connection = self.connection(operation.timeout_s)
+        # Whatever a hook does to its shell and its process group, no other command feels it.
+        lasting: dict[str, Any] = (
+            {} if tap else {"kept": self._take_shell(connection), "keep": self._keep_shell}
+        )
         try:
             return run_script(
-                self.connection(operation.timeout_s),
+                connection,
                 script,
                 timeout_s=timeout_s or operation.timeout_s,
                 cancel=operation.cancel,
                 tap=tap,
+                **lasting,
             )
         except HostError as error:
             self._refuse_without_lock(operation, error)
             raise named(error) from error
+
+    def _take_shell(self, connection: Connection) -> Shell | None:
+        with self._lock:
+            shell, self._shell = self._shell, None
+        if shell is None or (shell.connection is connection and shell.usable):
+            return shell
+        shell.close()
+        return None
+
+    def _keep_shell(self, shell: Shell) -> None:
+        with self._lock:
+            spare, self._shell = self._shell, shell
+        if spare is not None:
+            spare.close()
+
+    def _make_room(self) -> bool:
+        """Give up the shell that waits, for a server that allows few sessions on a connection."""
+        with self._lock:
+            shell, self._shell = self._shell, None
+        if shell is not None:
+            shell.close()
+        return shell is not None
 
     def _refuse_without_lock(self, operation: Operation, error: HostError) -> None:
         """Whoever took our lock may have removed what a command of ours needed: then that is the failure's cause."""
