@@ -137,7 +137,7 @@ def _stay_silent() -> None:
 
 
 def connect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
-    """Connect and, unless `{"probe": false}`, look at the deploy root."""
+    """Connect and, unless `{"probe": false}`, look at the deploy root; `{"locks": true}` says that the lock comes next."""
     operation.begin(Phase.CONNECT)
     connection = session.connection(operation.timeout_s)
     operation.cancel.check()
@@ -146,6 +146,8 @@ def connect(session: Session, command: Message, operation: Operation) -> dict[st
     said = {"learned": [[each.path, each.line] for each in learned]}
     if not command.get("probe", True):
         return said
+    if command.get("locks"):
+        session.start_spare(operation.timeout_s)
     operation.begin(Phase.PROBE)
     session.facts = read_facts(session.run(operation, "probe"), session.root)
     operation.ok()

@@ -4,6 +4,7 @@
 # `main`. It answers in lines that begin with $D_NONCE, a random word of this one command, so noise of a login shell is
 # never taken for an answer:
 #     NONCE key rest of the line
+# The shell itself says `NONCE exit STATUS` when the subshell is over, whatever became of it.
 # A step that fails says `fail CODE MESSAGE` with a code of deployctl.errors.Code and ends.
 
 say() { printf '%s %s %s\n' "$D_NONCE" "$1" "$2"; }
@@ -25,7 +26,7 @@ main() {
   D_STATUS=$?
   kill "$D_WATCH" 2>/dev/null
   wait "$D_WATCH" 2>/dev/null
-  say exit "$D_STATUS"
+  say done "$D_STATUS"
   exit "$D_STATUS"
 }
 

@@ -90,7 +90,9 @@ class Script:
         lines.append(share_function(shared or Shared()))
         head = [f"sh -s <<: do_{name}", *lines[1:], *(f"export {key}=…" for key in environment or {})]
         lines.append(environment_function(environment or {}))
-        return cls(name, nonce, parts_for(name), "\n".join(["(", *lines, "main", ")", ""]), "\n".join(head))
+        # One compound command: a line behind it that has not been read yet would be taken by whoever watches the input.
+        body = "\n".join(["{ (", *lines, "main", ")", f"printf '{nonce} exit %s\\n' $?; }}", ""])
+        return cls(name, nonce, parts_for(name), body, "\n".join(head))
 
 
 def share_function(shared: Shared) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,8 @@ class Session:
     _lock_values: Mapping[str, str] = field(default_factory=dict)
     _connection: Connection | None = None
     _shell: Shell | None = None  # waits for the next script
+    _spare: Shell | None = None  # waits for the lock
+    _starting: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -89,11 +92,32 @@ class Session:
             self.script("lock", settings),
             timeout_s=operation.timeout_s,
             cancel=operation.cancel,
+            spare=self._take_spare(),
         )
         if isinstance(taken, Answer):
             return taken
         self.lock, self._lock_values = taken, values
         return taken.answer
+
+    def start_spare(self, timeout_s: float) -> None:
+        """Begin to start the shell that will hold the lock, while the probe is on its way there and back."""
+        connection = self.connection(timeout_s)
+
+        def start() -> None:
+            with contextlib.suppress(Exception):  # then the lock starts its own, and tells what was wrong
+                shell = Shell.start(connection, timeout_s)
+                with self._lock:
+                    self._spare = shell
+
+        self._starting = threading.Thread(target=start, name=f"spare shell {self.host}", daemon=True)
+        self._starting.start()
+
+    def _take_spare(self) -> Shell | None:
+        if self._starting is not None:
+            self._starting.join()
+        with self._lock:
+            shell, self._spare, self._starting = self._spare, None, None
+        return shell
 
     def _keep_lock(self, operation: Operation) -> None:
         """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between.

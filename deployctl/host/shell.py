@@ -92,8 +92,12 @@ class Shell:
         deadline: float,
         cancel: Cancel,
         tap: Callable[[str, bytes], None] | None = None,
+        until: str = "exit",
     ) -> Answer:
-        """Have `script` carried out; the answer has no status when the shell ended, or the deadline came, before it."""
+        """Have `script` carried out; the answer has no status when the shell ended, or the deadline came, before it.
+
+        `until` names the word to wait for, in place of the end, in a script that goes on.
+        """
         channel = self._channel
         answer = Answer(script.nonce, tap=partial(tap, "stdout") if tap else None)
         errors = Answer.of_errors(script.nonce, partial(tap, "stderr") if tap else answer.add_noise_bytes)
@@ -104,7 +108,7 @@ class Shell:
         channel.sendall((functions_of(new) + script.body).encode("utf-8", "surrogateescape"))
         self._known.update(new)
         channel.settimeout(LOOK_S)
-        while answer.status is None and time.monotonic() < deadline:
+        while answer.status is None and answer.one(until) is None and time.monotonic() < deadline:
             cancel.check()
             if not channel.recv_stderr_ready() or channel.recv_ready():
                 with contextlib.suppress(TimeoutError):
@@ -165,7 +169,7 @@ def run_script(
     except BaseException:
         _close(shell)
         raise
-    if answer.status is None:
+    if answer.status is None or answer.one("done") is None:
         _close(shell)
         cancel.check()
         raise _ended_early(connection, script, answer, deadline, timeout_s)

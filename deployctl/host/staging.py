@@ -75,7 +75,8 @@ class Plan:
 def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     """Put the release on the host, verified; return `{"bytes": sent}`. HostError, Cancelled."""
     operation.begin(Phase.UPLOAD)
-    session.run(operation, "prepare")
+    if session.lock is None:  # taking it prepares as well
+        session.run(operation, "prepare")
     if plan.action is not Action.UPLOAD:
         operation.ok(bytes=0, action=plan.action)
         operation.begin(Phase.STAGE)

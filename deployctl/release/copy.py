@@ -168,7 +168,7 @@ class _Copy:
 
     def perform(self) -> Result:
         run = self._run
-        members = run.connect()
+        members = run.connect(locks=True)
         if run.fleet.stopping() or not run.lock(members):
             return run.stopped_before_live()
         working = self._send(members)

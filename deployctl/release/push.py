@@ -142,7 +142,7 @@ class _Push:
         self._wait(lambda: self._packer.walked)
         if fleet.stopping():
             return None
-        run.connect()
+        run.connect(locks=not self._options.dry_run)
         if fleet.stopping() or not run.sound() or (not self._options.dry_run and not run.lock(run.sound())):
             return None
         self._wait(lambda: self._packer.tree is not None)

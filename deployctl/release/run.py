@@ -80,10 +80,10 @@ class Run:
 
     # ---- connecting
 
-    def connect(self) -> list[Member]:
-        """Connect to and probe every host; return those that take part from here on."""
+    def connect(self, *, locks: bool = False) -> list[Member]:
+        """Connect to and probe every host; return those that take part from here on. `locks`: the lock comes next."""
         self.fleet.hire()
-        self.fleet.each("connect", self.fleet)
+        self.fleet.each("connect", self.fleet, lambda _m: {"locks": locks})
         self._take_facts(self.fleet)
         self._learn()
         return self.sound()
