@@ -63,6 +63,9 @@ free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-]
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
+  if at_file_limit; then
+    fail 31 "no file may be larger than $((D_MAX / 2)) KiB for $(id -un 2>/dev/null) (ulimit -f; see limits.conf there): $3"
+  fi
   if [ "$(free_inodes "$D_B")" = 0 ]; then
     fail 31 "no inodes left on $D_B: $3"
   fi
@@ -76,6 +79,14 @@ blame() {
   fi
   rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
   fail "$2" "$3"
+}
+
+# Is there a limit to the size of files, and did one of this run come as far? A limit below what dd tries below is one.
+at_file_limit() {
+  D_MAX=$(ulimit -f 2>/dev/null) # in blocks of 512 bytes
+  case $D_MAX in '' | *[!0-9]*) return 1 ;; esac
+  [ "$D_MAX" -lt 128 ] ||
+    [ -n "$(find "$D_ROOT/.deployctl/incoming/$D_RUN" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
 }
 
 do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
