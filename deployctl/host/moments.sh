@@ -33,6 +33,9 @@ refuse_lock() {
 
 locked() {
   do_prepare
+  if [ -e history.jsonl ] && ! (: >>history.jsonl) 2>/dev/null; then # no switch could be written down
+    fail 32 "$PWD/history.jsonl is not writable for $(id -un 2>/dev/null): give it to that user, or move it away"
+  fi
   say current "$(readlink ../current 2>/dev/null)"
   say history "$(tail -n 1 history.jsonl 2>/dev/null)"
   say locked "$D_RUN"

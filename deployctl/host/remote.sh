@@ -105,9 +105,10 @@ do_probe() {
   say inodes "$(free_inodes "$D_DIR")"
   say user "$(id -un 2>/dev/null)"
   cd "$D_ROOT" 2>/dev/null || return 0
-  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests; do
+  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests .deployctl/history.jsonl; do
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
   done
+  [ ! -e .deployctl/history.jsonl ] || [ -f .deployctl/history.jsonl ] || say not_a_file "$D_ROOT/.deployctl/history.jsonl"
   [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"

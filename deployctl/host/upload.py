@@ -122,7 +122,7 @@ def _failure(
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
     why = connection.why(error)
-    if not connection.alive:
+    if not connection.transport.is_active():
         return why
     said = f"scp ended on the host without a word, at {sent_bytes} of {size_bytes} bytes"  # as one that is killed does
     return HostError(Code.LOST, said, data={"scp": True})
