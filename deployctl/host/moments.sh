@@ -49,7 +49,7 @@ own() {
 lease_lock() {
   if ! mkdir lock.d 2>/dev/null; then
     [ -d lock.d ] || blame "$PWD" 32 "cannot make lock.d"
-    lease_is_over && take_over || refuse_lock
+    { own_again || lease_is_over; } && take_over || refuse_lock
   fi
   own
   D_BEAT=0
@@ -61,6 +61,12 @@ lease_lock() {
     D_BEAT=$((D_BEAT + 1))
     echo "$D_RUN $D_BEAT" >lock.d/beat || exit 1
   done
+}
+
+own_again() { # our own lease, whose holder went with a lost connection or is about to
+  [ -n "${D_AGAIN-}" ] && owned || return 1
+  end_group "$D_GROUP"
+  D_SEEN=$(cat lock.d/beat 2>/dev/null)
 }
 
 take_over() { # of several contenders the rename lets one through; what it took must be what was seen dead
@@ -79,6 +85,8 @@ take_over() { # of several contenders the rename lets one through; what it took 
 lease_is_over() {
   D_SEEN=$(cat lock.d/beat 2>/dev/null)
   D_WAITED=0
+  # The probe of this host has looked at it already: hosts that are locked one after the other need one lease in all.
+  [ -z "$D_SEEN" ] || [ "$D_SEEN" != "${D_BEAT_SEEN-}" ] || D_WAITED=$D_BEAT_AGE
   while [ "$D_WAITED" -lt "$D_LEASE_S" ]; do
     sleep 1
     D_WAITED=$((D_WAITED + 1))

@@ -109,6 +109,7 @@ do_probe() {
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
   done
   [ ! -e .deployctl/history.jsonl ] || [ -f .deployctl/history.jsonl ] || say not_a_file "$D_ROOT/.deployctl/history.jsonl"
+  [ -r .deployctl/lock.d/beat ] && say beat "$(cat .deployctl/lock.d/beat 2>/dev/null)"
   [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"
