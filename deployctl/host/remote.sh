@@ -22,6 +22,12 @@ main() {
   has_openssl || : # asked once here, for the subshells to come
   (do_"$D_DO")
   D_STATUS=$?
+  if [ "$D_STATUS" -gt 128 ]; then # the step was killed: what it had begun, a rename say, must not go on without it
+    trap '' TERM
+    kill -s TERM 0
+    say exit "$D_STATUS"
+    kill -s KILL 0
+  fi
   kill "$D_WATCH" 2>/dev/null
   say exit "$D_STATUS"
   exit "$D_STATUS"
