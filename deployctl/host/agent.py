@@ -149,7 +149,9 @@ def connect(session: Session, command: Message, operation: Operation) -> dict[st
     if command.get("locks"):
         session.start_spare(operation.timeout_s)
     operation.begin(Phase.PROBE)
-    session.facts = read_facts(session.run(operation, "probe"), session.root)
+    answer = session.run(operation, "probe")
+    session.saw(answer)
+    session.facts = read_facts(answer, session.root)
     operation.ok()
     return {"facts": session.facts.to_json(), **said}
 

@@ -142,6 +142,13 @@ def unfit(answer: Answer, root: str) -> Iterator[HostError]:
         )
     if path := answer.one("not_a_directory"):
         yield HostError(Code.NOT_PERMITTED, f"{path} is not a directory", data={"check": "rights"})
+    if path := answer.one("not_a_file"):
+        yield HostError(
+            Code.NOT_PERMITTED,
+            f"{path} is not a file: no switch can be written down there",
+            hint=f"move it away (mv {path} {path}.before): deployctl begins a new one",
+            data={"check": "layout"},
+        )
     if path := answer.one("read_only"):
         user = answer.one("user") or "the login user"
         yield HostError(

@@ -22,6 +22,17 @@ BEAT_S = 4
 LEASE_S = 20  # without flock: a holder that has not moved for so long is dead
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last sign of life of a lease, and when we saw it on our clock."""
+
+    text: str
+    seen_at: float
+
+    def values(self) -> dict[str, str]:
+        return {"BEAT_SEEN": self.text, "BEAT_AGE": str(int(time.monotonic() - self.seen_at))}
+
+
 @dataclass(slots=True)
 class Lock:
     """A held lock; `close` gives it back."""

@@ -33,6 +33,9 @@ refuse_lock() {
 
 locked() {
   do_prepare
+  if [ -e history.jsonl ] && ! (: >>history.jsonl) 2>/dev/null; then # no switch could be written down
+    fail 32 "$PWD/history.jsonl is not writable for $(id -un 2>/dev/null): give it to that user, or move it away"
+  fi
   say current "$(readlink ../current 2>/dev/null)"
   say history "$(tail -n 1 history.jsonl 2>/dev/null)"
   say locked "$D_RUN"
@@ -46,7 +49,7 @@ own() {
 lease_lock() {
   if ! mkdir lock.d 2>/dev/null; then
     [ -d lock.d ] || blame "$PWD" 32 "cannot make lock.d"
-    lease_is_over && take_over || refuse_lock
+    { own_again || lease_is_over; } && take_over || refuse_lock
   fi
   own
   D_BEAT=0
@@ -58,6 +61,12 @@ lease_lock() {
     D_BEAT=$((D_BEAT + 1))
     echo "$D_RUN $D_BEAT" >lock.d/beat || exit 1
   done
+}
+
+own_again() { # our own lease, whose holder went with a lost connection or is about to
+  [ -n "${D_AGAIN-}" ] && owned || return 1
+  end_group "$D_GROUP"
+  D_SEEN=$(cat lock.d/beat 2>/dev/null)
 }
 
 take_over() { # of several contenders the rename lets one through; what it took must be what was seen dead
@@ -76,6 +85,8 @@ take_over() { # of several contenders the rename lets one through; what it took 
 lease_is_over() {
   D_SEEN=$(cat lock.d/beat 2>/dev/null)
   D_WAITED=0
+  # The probe of this host has looked at it already: hosts that are locked one after the other need one lease in all.
+  [ -z "$D_SEEN" ] || [ "$D_SEEN" != "${D_BEAT_SEEN-}" ] || D_WAITED=$D_BEAT_AGE
   while [ "$D_WAITED" -lt "$D_LEASE_S" ]; do
     sleep 1
     D_WAITED=$((D_WAITED + 1))

@@ -24,6 +24,12 @@ main() {
   say began "$D_DO" # from here on a silent end is no longer that of a login shell that runs nothing
   (do_"$D_DO")
   D_STATUS=$?
+  if [ "$D_STATUS" -gt 128 ]; then # the step was killed: what it had begun, a rename say, must not go on without it
+    trap '' TERM
+    kill -s TERM 0
+    say exit "$D_STATUS"
+    kill -s KILL 0
+  fi
   kill "$D_WATCH" 2>/dev/null
   wait "$D_WATCH" 2>/dev/null
   say done "$D_STATUS"
@@ -70,6 +76,9 @@ free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-]
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
+  if at_file_limit; then
+    fail 31 "no file may be larger than $((D_MAX / 2)) KiB for $(id -un 2>/dev/null) (ulimit -f; see limits.conf there): $3"
+  fi
   if [ "$(free_inodes "$D_B")" = 0 ]; then
     fail 31 "no inodes left on $D_B: $3"
   fi
@@ -83,6 +92,14 @@ blame() {
   fi
   rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
   fail "$2" "$3"
+}
+
+# Is there a limit to the size of files, and did one of this run come as far? A limit below what dd tries below is one.
+at_file_limit() {
+  D_MAX=$(ulimit -f 2>/dev/null) # in blocks of 512 bytes
+  case $D_MAX in '' | *[!0-9]*) return 1 ;; esac
+  [ "$D_MAX" -lt 128 ] ||
+    [ -n "$(find "$D_ROOT/.deployctl/incoming/$D_RUN" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
 }
 
 do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
@@ -102,9 +119,11 @@ do_probe() {
   say inodes "$(free_inodes "$D_DIR")"
   say user "$(id -un 2>/dev/null)"
   cd "$D_ROOT" 2>/dev/null || return 0
-  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests; do
+  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests .deployctl/history.jsonl; do
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
   done
+  [ ! -e .deployctl/history.jsonl ] || [ -f .deployctl/history.jsonl ] || say not_a_file "$D_ROOT/.deployctl/history.jsonl"
+  [ -r .deployctl/lock.d/beat ] && say beat "$(cat .deployctl/lock.d/beat 2>/dev/null)"
   [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"

@@ -15,7 +15,7 @@ from deployctl.host.credentials import Credentials
 from deployctl.host.facts import Facts, parse_history
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
-from deployctl.host.lock import BEAT_S, LEASE_S, Lock, named, take_lock
+from deployctl.host.lock import BEAT_S, LEASE_S, Beat, Lock, named, take_lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import Shell, run_script
@@ -58,6 +58,7 @@ class Session:
     facts: Facts | None = None
     lock: Lock | None = None
     _lock_values: Mapping[str, str] = field(default_factory=dict)
+    _beat: Beat | None = None
     _connection: Connection | None = None
     _shell: Shell | None = None  # waits for the next script
     _spare: Shell | None = None  # waits for the lock
@@ -84,9 +85,16 @@ class Session:
                 self._connection.make_room = self._make_room
             return self._connection
 
+    def saw(self, probe: Answer) -> None:
+        """Remember the sign of life of a lease that another run holds: its time runs from here on."""
+        beat = probe.one("beat")
+        self._beat = Beat(beat, time.monotonic()) if beat else None
+
     def take_lock(self, operation: Operation, values: Mapping[str, str]) -> Answer:
         """Take the lock of this run; the answer has `locked` when it is ours, `held` when another run has it."""
         settings = {**values, "BEAT_S": str(BEAT_S), "LEASE_S": str(LEASE_S)}
+        if self._beat is not None:
+            settings |= self._beat.values()
         taken = take_lock(
             self.connection(operation.timeout_s),
             self.script("lock", settings),

@@ -130,7 +130,11 @@ def _failure(
         return connection.why()
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
-    return connection.why(error)
+    why = connection.why(error)
+    if not connection.transport.is_active():
+        return why
+    said = f"scp ended on the host without a word, at {sent_bytes} of {size_bytes} bytes"  # as one that is killed does
+    return HostError(Code.LOST, said, data={"scp": True})
 
 
 def _words(error: SCPException) -> str:
