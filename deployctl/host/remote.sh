@@ -27,6 +27,7 @@ main() {
   if [ "$D_STATUS" -gt 128 ]; then # the step was killed: what it had begun, a rename say, must not go on without it
     trap '' TERM
     kill -s TERM 0
+    say done "$D_STATUS"
     say exit "$D_STATUS"
     kill -s KILL 0
   fi
