@@ -36,17 +36,20 @@ def library(name: str) -> str:
 
 _BASE = library("remote.sh") + library("verify.sh")
 _MOMENTS = library("moments.sh")
-_PARTS = (_MOMENTS, library("reading.sh"))
+_COMPARING = library("compare.sh")
+_PARTS = (_MOMENTS, library("reading.sh"), _COMPARING)
+_COMPARE = frozenset({"verify", "whole", "ready", "inspect", "activate"})  # these look at a release with it
 _UPON_MOMENTS = tuple(library(name) for name in ("upkeep.sh", "everyday.sh"))  # these use its functions
 
 
 def functions_for(name: str) -> str:
     """Return what `do_<name>` needs: remote.sh with verify.sh, and the part that defines it."""
+    base = _BASE + (_COMPARING if name in _COMPARE else "")
     if f"do_{name}()" in _BASE:
-        return _BASE + (_MOMENTS if name == "activate" else "")
+        return base + (_MOMENTS if name == "activate" else "")
     if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
         return _BASE + _MOMENTS + part
-    return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
+    return base + next(part for part in _PARTS if f"do_{name}()" in part)
 
 
 @dataclass(frozen=True, slots=True)
