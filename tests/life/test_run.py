@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab
-from tests.release.running import Pushed
+from tests.release.running import PROGRAM, Pushed
 from tests.support import proc
 from tests.support.proc import wait_until
 
@@ -133,3 +134,29 @@ def test_no_command_is_wrong_usage(make_lab: MakeLab) -> None:
     lab = make_lab(1)
     process = lab.start("run").process
     assert process.wait(30) == 2
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+def test_output_that_is_lost_is_no_success(make_lab: MakeLab, site: Path, mode: str) -> None:
+    lab = make_lab(1)
+
+    def at_full_disk(*words: str | Path) -> tuple[int, str]:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*PROGRAM, *map(str, words), "-i", str(lab.inventory), "-o", mode],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        return done.returncode, done.stderr
+
+    told = "deployctl: error: standard output: No space left on device: not all of the output is there\n"
+    for words in (["run", "echo said"], ["status"], ["check"], ["history", "--local"]):
+        assert at_full_disk(*words) == (1, told), words
+    code, said = at_full_disk("run", "exit 3")
+    assert (code, told in said) == (20, True)
+    code, said = at_full_disk("push", site)  # counts by what it did
+    assert (code, told in said) == (0, False)
+    assert lab["h01"].live is not None
