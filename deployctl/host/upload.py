@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 PACKET_BYTES = 32704  # the server's 32 KiB less 64: one full packet a read, where scp's 16 KiB makes two
 SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
 MIN_RATE_BYTES_S = 1024
+NOISE_HINT = (
+    "a login shell that prints on standard output breaks scp: `ssh HOST true` must print nothing, "
+    "so have ~/.bashrc and the like say something in interactive shells only"
+)
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./@%+=:,-")
 
 
@@ -119,9 +123,16 @@ def _failure(
         )
     if not connection.alive:
         return connection.why()
+    if isinstance(error, SCPException) and _is_no_scp(error):
+        return HostError(Code.LOST, f"scp on the host said: {_words(error)}", hint=NOISE_HINT)
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
     return connection.why(error)
+
+
+def _is_no_scp(error: SCPException) -> bool:
+    """Whether what came was no answer of scp's protocol at all; scp.py has these words of its own for it."""
+    return bool(error.args) and str(error.args[0]).startswith("Invalid response")
 
 
 def _words(error: SCPException) -> str:
