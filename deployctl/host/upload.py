@@ -124,7 +124,9 @@ def _failure(
     if not connection.alive:
         return connection.why()
     if isinstance(error, SCPException) and _is_no_scp(error):
-        return HostError(Code.LOST, f"scp on the host said: {_words(error)}", hint=NOISE_HINT)
+        return HostError(
+            Code.LOST, f"scp on the host said: {_words(error)}", hint=NOISE_HINT, data={"noise": True}
+        )
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
     return connection.why(error)
