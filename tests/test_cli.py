@@ -50,10 +50,10 @@ OF_COMMAND = {
     "prune": COMMON,
     "unlock": COMMON,
     "check": COMMON,
-    "run": COMMON,
+    "run": COMMON | {"--gather"},
     "copy": COMMON,
     "history": COMMON | {"--local", "--last"},
-    "inventory": {"--inventory", "--limit", "--output", "--help"},
+    "inventory": {"--inventory", "--limit", "--output", "--debug", "--help"},
     "demo": COMMON | {"--hosts", "--keep"},
     "completion": {"--help"},
 }  # fmt: skip
@@ -316,6 +316,9 @@ def test_a_defect_outside_of_a_run_is_told_in_the_same_way(defect: dict[str, str
     assert done.stderr.startswith(
         "deployctl: error: LookupError: injected\ndeployctl: hint: this is a defect"
     )
+    done = program("inventory", "--debug", env=defect)  # as the hint asks
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 def test_what_is_shown_of_an_error_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ from deployctl.release.events import Events
 from deployctl.release.result import Result
 
 REFUSALS = (Exit.INVENTORY, Exit.SOURCE, Exit.LOCKED)
+# What these are called for is what they print; a push counts by what it did, whoever reads of it.
+TELLING = frozenset({"status", "releases", "verify", "check", "run", "history"})
 STOPS = (Exit.HUP, Exit.INT, Exit.TERM)
 
 
@@ -92,6 +94,16 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
         return _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", DEFECT_HINT)
     finally:
         reporter.close()
+        if command in TELLING:
+            refuse_lost_output(reporter.lost, heard.exit_code)
+
+
+def refuse_lost_output(why: str | None, code: int | None) -> None:
+    """DeployctlError when standard output could not be written: with the code the run had, if that was not 0."""
+    if why is not None:
+        error = DeployctlError(f"standard output: {why}: not all of the output is there")
+        error.exit_code = Exit(code or Exit.DEFECT)
+        raise error
 
 
 def refuse(command: str, code: Exit, message: str, hint: str | None) -> None:

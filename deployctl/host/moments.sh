@@ -219,28 +219,6 @@ do_gone() {
   ! group_lives "$D_GROUP" || fail 40 "processes of the hook are still running"
 }
 
-# What staged hooks changed, added or removed counts as part of the release from here on.
-do_settle() {
-  cd "$D_ROOT/releases/$D_ID" || fail 32 "cannot enter $D_ROOT/releases/$D_ID"
-  D_STAMP=../../.deployctl/manifests/$D_ID
-  D_LIST=$D_ROOT/.deployctl/incoming/$D_RUN/settled
-  set -- -cnewer "$D_STAMP"
-  find . -prune -cnewer . >/dev/null 2>&1 || set -- # busybox counts whole seconds: everything is recorded
-  rm -f "$D_STAMP.settled"
-  [ -n "$(find . "$@" 2>/dev/null | head -n 1)" ] || return 0
-  D_SHA=sha256sum
-  has sha256sum || D_SHA="shasum -a 256"
-  {
-    find . -type f "$@" -exec $D_SHA {} + &&
-      sed -n 's/^[fdl] [0-7]* [0-9]* [-0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
-        [ -e "./$D_NAME" ] || [ -L "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
-      done
-  } >"$D_LIST" && { [ ! -s "$D_LIST" ] || mv -f "$D_LIST" "$D_STAMP.settled"; } ||
-    blame "$D_ROOT/.deployctl" 31 "cannot record what the hooks changed"
-  rm -f "$D_LIST"
-  touch "$D_STAMP"
-}
-
 # ---- checks from the host ------------------------------------------------------------------------------------------
 
 do_check_url() {

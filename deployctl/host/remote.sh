@@ -259,7 +259,8 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
-  rm -f "../../manifests/$D_ID.settled" "../../manifests/$D_ID.altered"
+  rm -f "../../manifests/$D_ID.altered"
+  note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   sync_release
@@ -274,6 +275,7 @@ do_reverify() {
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
   cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
+  note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   settle "$D_ROOT/.deployctl/manifests/$D_ID"
 }
 

@@ -37,17 +37,24 @@ def library(name: str) -> str:
 _BASE = "base"
 _TEXTS = {
     _BASE: library("remote.sh") + library("verify.sh"),
-    **{name: library(f"{name}.sh") for name in ("moments", "reading", "upkeep", "everyday")},
+    **{name: library(f"{name}.sh") for name in ("moments", "compare", "reading", "upkeep", "everyday")},
 }
+_COMPARE = frozenset(
+    {"verify", "whole", "ready", "inspect", "activate"}
+)  # look at a release with functions of compare.sh
 _UPON_MOMENTS = ("upkeep", "everyday")  # these use its functions
 
 
 def parts_for(name: str) -> tuple[str, ...]:
     """Return the parts that `do_<name>` needs, in order: remote.sh with verify.sh, and the one that defines it."""
     home = next(part for part, text in _TEXTS.items() if f"do_{name}()" in text)
-    if home == _BASE:
-        return (_BASE, "moments") if name == "activate" else (_BASE,)
-    return (_BASE, "moments", home) if home in _UPON_MOMENTS else (_BASE, home)
+    needed = [
+        _BASE,
+        *(["moments"] if name == "activate" or home in _UPON_MOMENTS else []),
+        *(["compare"] if name in _COMPARE else []),
+        home,
+    ]
+    return tuple(dict.fromkeys(needed))
 
 
 def functions_of(parts: Iterable[str]) -> str:

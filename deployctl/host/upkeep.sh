@@ -68,6 +68,7 @@ prune_manifests() { # of releases that are gone
   for D_T in .deployctl/manifests/*; do
     D_NAME=${D_T##*/}
     D_NAME=${D_NAME%.settled}
+    D_NAME=${D_NAME%.altered}
     case $D_NAME in
     [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]Z-????????)
       [ -e "releases/$D_NAME" ] || [ -L "releases/$D_NAME" ] || rm -f "$D_T"

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
 FAST_S = 0.02  # a read that follows the last one so soon may be twice as long as that one
 MIN_RATE_BYTES_S = 1024
+NOISE_HINT = (
+    "a login shell that prints on standard output breaks scp: `ssh HOST true` must print nothing, "
+    "so have ~/.bashrc and the like say something in interactive shells only"
+)
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./@%+=:,-")
 
 
@@ -128,6 +132,10 @@ def _failure(
         )
     if not connection.alive:
         return connection.why()
+    if isinstance(error, SCPException) and _is_no_scp(error):
+        return HostError(
+            Code.LOST, f"scp on the host said: {_words(error)}", hint=NOISE_HINT, data={"noise": True}
+        )
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
     why = connection.why(error)
@@ -135,6 +143,11 @@ def _failure(
         return why
     said = f"scp ended on the host without a word, at {sent_bytes} of {size_bytes} bytes"  # as one that is killed does
     return HostError(Code.LOST, said, data={"scp": True})
+
+
+def _is_no_scp(error: SCPException) -> bool:
+    """Whether what came was no answer of scp's protocol at all; scp.py has these words of its own for it."""
+    return bool(error.args) and str(error.args[0]).startswith("Invalid response")
 
 
 def _words(error: SCPException) -> str:
