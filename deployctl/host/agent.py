@@ -3,6 +3,7 @@
     {"do": "connect", "host": …}                  → phases connect, probe
     {"do": "stage", "host": …, "plan": {…}}       → phases upload, stage
     {"do": "inspect" | "manifest" | "activate" | "revert" | "confirm" | "clean", "host": …, "values": {…}}
+    {"do": "rate", "bytes_s": …}                  → what this worker may send in a second from here on
     {"do": "cancel", "hosts": […]}                → what runs for these hosts ends within a second
 
 Every command runs in a thread of its own and ends in exactly one `done` message; the parent decides how many run at
@@ -34,6 +35,7 @@ from deployctl.host.reading import standing, verify, whole
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
 from deployctl.host.staging import Plan, stage
+from deployctl.host.throttle import Throttle
 from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase
 
@@ -49,6 +51,7 @@ class Agent:
         self._site = site
         self._line = line
         self._jumps = JumpCache(site.credentials, site.known_hosts)
+        self._throttle = Throttle(site.rate_bytes_s)
         self._sessions: dict[str, Session] = {}
         self._operations: dict[str, Operation] = {}
 
@@ -58,6 +61,8 @@ class Agent:
             if command["do"] == "cancel":
                 for host in command["hosts"]:
                     self._cancel(host)
+            elif command["do"] == "rate":
+                self._throttle.set(command["bytes_s"])
             else:
                 self._start(command)
         for session in self._sessions.values():
@@ -66,7 +71,7 @@ class Agent:
 
     def _start(self, command: Message) -> None:
         host = command["host"]
-        session = self._sessions.setdefault(host, Session(host, self._site, self._jumps))
+        session = self._sessions.setdefault(host, Session(host, self._site, self._jumps, self._throttle))
         timeout_s = command.get("timeout_s", self._site.timeout_s)
         operation = self._operations[host] = Operation(self._line, host, command["do"], timeout_s)
         thread = threading.Thread(

@@ -21,6 +21,7 @@ from deployctl.host.script import Answer, Script
 from deployctl.host.shell import Shell, run_script
 from deployctl.host.tap import hide
 from deployctl.host.target import Target
+from deployctl.host.throttle import Throttle
 from deployctl.model import Phase, Shared
 
 FORWARD = frozenset(
@@ -45,6 +46,7 @@ class Site:
     timeout_s: float
     environments: dict[str, dict[str, str]] = field(default_factory=dict)  # vars of each host, for hooks
     secrets: tuple[str, ...] = ()  # values that no output may show
+    rate_bytes_s: float | None = None  # what a worker may send until it is told its share
     debug: bool = False  # tell every remote command as it is sent
 
 
@@ -55,6 +57,7 @@ class Session:
     host: str
     site: Site
     jumps: JumpCache
+    throttle: Throttle = field(default_factory=Throttle)
     facts: Facts | None = None
     lock: Lock | None = None
     _lock_values: Mapping[str, str] = field(default_factory=dict)

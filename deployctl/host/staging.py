@@ -122,6 +122,7 @@ def _send(session: Session, plan: Plan, operation: Operation) -> int:
             stall_s=operation.timeout_s,
             cancel=operation.cancel,
             progress=lambda done: operation.bytes(done, plan.size_bytes),
+            throttle=session.throttle,
         )
     except HostError as error:
         if "scp" not in error.data:

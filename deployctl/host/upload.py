@@ -16,6 +16,7 @@ from deployctl.host.burst import BURST_BYTES, PACKET_BYTES, BurstChannel
 from deployctl.host.peer import Pace
 from deployctl.host.script import printable
 from deployctl.host.shell import Cancel, Cancelled
+from deployctl.host.throttle import Throttle
 
 if TYPE_CHECKING:
     from deployctl.host.connection import Connection
@@ -57,6 +58,7 @@ class _Source:
         self._step_bytes = PACKET_BYTES
         self.sent_bytes = 0
         self.pace: Pace | None = None
+        self.throttle = Throttle()
 
     def read(self, limit: int) -> bytes:
         self._cancel.check()
@@ -67,7 +69,9 @@ class _Source:
         # A burst on a slow link would hold up a cancel, and hide progress.
         grown = 2 * self._step_bytes if since_s < FAST_S else PACKET_BYTES
         self._step_bytes = SLOW_BYTES if since_s > 0.5 else min(grown, limit)
-        want = min(self._step_bytes, self._size_bytes - self.sent_bytes)
+        want = min(self.throttle.step(self._step_bytes), self._size_bytes - self.sent_bytes)
+        self.throttle.take(want, self._cancel.event)
+        self._cancel.check()
         data = self._file.read(want)
         if len(data) < want:
             raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
@@ -92,6 +96,7 @@ def upload(
     stall_s: float,
     cancel: Cancel,
     progress: Callable[[int], None] = lambda _bytes: None,
+    throttle: Throttle | None = None,
 ) -> int:
     """Send `source` to `remote_path` and return its size in bytes.
 
@@ -104,6 +109,7 @@ def upload(
         reader = _Source(file, size_bytes, cancel, progress)
         channel = connection.open_session(stall_s)
         client.channel = BurstChannel(channel)
+        reader.throttle = throttle or reader.throttle
         reader.pace = Pace(channel, connection.transport.wire)
         cancel.on_cancel(channel.close)
         try:

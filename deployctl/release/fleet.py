@@ -19,6 +19,7 @@ from deployctl.errors import Code
 from deployctl.model import Phase, State
 from deployctl.release.loop import TURN_S, Loop
 from deployctl.release.member import Member
+from deployctl.release.uplink import Uplink
 
 CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's MaxStartups begins to drop at 10
 CONNECT_GRACE_S = 1.0  # on an abort a probe under way may end, so that one knows what is live
@@ -43,6 +44,7 @@ class Fleet:
         self._cancelled_at: float | None = None
         self._others: list[Callable[[Arrival], bool]] = []
         self.members = {member.name: member for member in members}
+        self.uplink = Uplink(loop.crew, None)
         self.tolerated = 0
         self.intolerable = frozenset({Code.HOST_KEY, Code.LOCKED})
         self.speaks_as: str | None = (
@@ -246,6 +248,7 @@ class Fleet:
                 self._done(member, message)
 
     def _status(self, member: Member, message: Message) -> None:
+        self.uplink.hear(member.name, member.worker, message["phase"], State(message["state"]))
         if not self._minor or message["phase"] == Phase.CONNECT:  # that a host was reached is never minor
             member.phase = message["phase"]
             member.state = member.state if member.failed else State(message["state"])
@@ -268,6 +271,7 @@ class Fleet:
 
     def _done(self, member: Member, message: Message) -> None:
         self._connected(member)
+        self.uplink.hear(member.name, None, None, None)
         if message["do"] != member.doing:
             return  # the end of something that nobody waits for any more
         member.doing = None
@@ -294,6 +298,7 @@ class Fleet:
                 continue
             member.worker = None
             self._connected(member)
+            self.uplink.hear(member.name, None, None, None)
             if member.doing is not None:
                 busy.append(member)
             if self._minor:

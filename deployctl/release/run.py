@@ -39,6 +39,7 @@ from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, came_to, exit_code
 from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
+from deployctl.release.uplink import Uplink, check_rate
 
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
 
@@ -336,16 +337,18 @@ def open_run(
     except ValueError as error:
         raise UsageError(f"--batch: {error}") from None
     hosts = select(inventory, options.limit)
+    forks = min(options.forks or FORKS, len(hosts))
+    check_rate(options.limit_rate_bytes_s, forks)
     events = Events(observer or Silent(), new_run_id())
     site = make_site(inventory, hosts, options, events, hooked=hooked)
     if options.message:
         options = replace(options, message=hide(options.message, site.secrets))
-    forks = min(options.forks or FORKS, len(hosts))
     with stop_signals() as signals:
         crew = Crew(agent(site), name="deployctl")
         loop = Loop(crew, events, signals)
         members = [Member(name, target.first_hop) for name, target in site.targets.items()]
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
+        fleet.uplink = Uplink(crew, options.limit_rate_bytes_s)
         argument = str(started.get("source") or started.get("wanted") or "")
         run = Run(command, argument, inventory, options, loop, fleet)
         run.hooked, run.secrets, run.told = hooked, site.secrets, started
@@ -383,5 +386,9 @@ def make_site(
         timeout_s=options.timeout_s,
         environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
         secrets=tuple(secret_values(hosts, options.environ)),
+        # Until a worker is told its share, it sends as if all of them did.
+        rate_bytes_s=rate / min(options.forks or FORKS, len(hosts))
+        if (rate := options.limit_rate_bytes_s)
+        else None,
         debug=options.debug,
     )
