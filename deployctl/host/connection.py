@@ -29,14 +29,19 @@ from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 
 LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
-ROOM_S, ROOM_PAUSE_S = 5.0, 0.05  # how long a server may take to notice that a session was given up
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
+NO_MORE_SESSIONS = paramiko.common.OPEN_FAILED_CONNECT_FAILED  # what sshd says beyond MaxSessions
+FULL_S, FULL_PAUSE_S = (
+    1.5,
+    0.05,
+)  # a server that counts its sessions still counts one for a moment after we have closed it
 
 
 class Jumps(Protocol):
     """The way through jump hosts; `jump.JumpCache`, which builds on Connection."""
 
     def wire(self, target: Target, deadline: float) -> Wire: ...
+    def lost(self, target: Target) -> HostError | None: ...
     def close(self) -> None: ...
 
 
@@ -49,15 +54,15 @@ class Connection:
         peer: Peer,
         learned: Learned | None,
         patience: Patience,
+        jumps: Jumps | None = None,
         own: Jumps | None = None,
     ) -> None:
         self.target = target
         self.learned = learned
         self.transport: Peer = peer
-        self.make_room: Callable[[], bool] = lambda: (
-            False
-        )  # gives up a session that is not needed, if there is one
+        self.make_room: Callable[[], object] = lambda: None  # gives up a session that is not needed
         self._reason: HostError | None = None
+        self._jumps = jumps
         self._own_jumps = own
         self._lock = threading.Lock()
         self._keeper = Keeper(peer.wire, target.endpoint, patience, self.close)
@@ -98,7 +103,7 @@ class Connection:
                         own.close()
                     raise
                 sleep(pause_s)
-        connection = cls(target, peer, learned, patience, own)
+        connection = cls(target, peer, learned, patience, jumps or own, own)
         peer.watch(patience.ask_after_s)
         connection._keeper.start()
         return connection
@@ -125,16 +130,16 @@ class Connection:
             raise self.why(error) from error
 
     def _open_session(self, timeout_s: float) -> paramiko.Channel:
-        deadline = time.monotonic() + min(timeout_s, ROOM_S)
-        freed = False
+        """Where the server allows no more of them, give up one that is not needed, and wait until it has noticed."""
+        full_until = time.monotonic() + min(timeout_s, FULL_S)
         while True:
             try:
                 return self.transport.open_session(timeout=timeout_s)
-            except paramiko.ChannelException:
-                freed = self.make_room() or freed
-                if not freed or time.monotonic() > deadline:
+            except paramiko.ChannelException as error:
+                if error.code != NO_MORE_SESSIONS or time.monotonic() > full_until:
                     raise
-                time.sleep(ROOM_PAUSE_S)  # until the server has seen the end of what was given up
+                self.make_room()
+                time.sleep(FULL_PAUSE_S)
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
@@ -149,7 +154,9 @@ class Connection:
             cause = self.transport.get_exception() or error
             scene = self._scene()
             said = scene.said or cause is None
-            self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
+            self._reason = self._jumps.lost(self.target) if self._jumps and self.target.hops else None
+            if self._reason is None:
+                self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
             return self._reason
 
     def close(self, reason: HostError | None = None) -> None:

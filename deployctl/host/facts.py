@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from deployctl.errors import Code, HostError
 from deployctl.host.layout import ARTIFACT, LAYOUT_VERSION, RELEASE_ID, live_id
-from deployctl.host.script import Answer
+from deployctl.host.script import Answer, number
 
 NEEDED = ("scp", "tar", "find", "awk", "readlink")
 PACKAGES = {"scp": "openssh-client", "find": "findutils", "readlink": "coreutils", "sha256sum": "coreutils"}
@@ -74,8 +74,8 @@ def read_facts(answer: Answer, root: str) -> Facts:
         zstd="zstd" in tools,
         gzip="gzip" in tools,
         openssl="openssl" in tools,
-        free_kib=_number(answer.one("kib")),
-        free_inodes=_number(answer.one("inodes")),
+        free_kib=number(answer.one("kib")),
+        free_inodes=number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,
     )
 
@@ -98,10 +98,6 @@ def parse_history(lines: Iterable[str]) -> list[dict[str, Any]]:
     return records
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
-
-
 def unfit(answer: Answer, root: str) -> Iterator[HostError]:
     """Yield each reason for which the host cannot take a release; `data["check"]` says what was looked at."""
     tools = set(answer.all("tool"))
@@ -119,7 +115,7 @@ def unfit(answer: Answer, root: str) -> Iterator[HostError]:
             hint=f"install there, on Debian for instance: apt-get install {packages}",
             data={"check": "tools"},
         )
-    if (version := answer.one("version")) and _number(version) != LAYOUT_VERSION:
+    if (version := answer.one("version")) and number(version) != LAYOUT_VERSION:
         yield HostError(
             Code.NOT_PERMITTED,
             f"{root}/.deployctl/version is {version}, this deployctl knows {LAYOUT_VERSION}",

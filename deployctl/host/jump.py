@@ -49,6 +49,15 @@ class JumpCache:
         """A stream to the target through its hops. Raises HostError: JUMP, HOST_KEY of a hop, or UNREACHABLE."""
         return self._tunnel(self._connect(target.hops, deadline), target, deadline)
 
+    def lost(self, target: Target) -> HostError | None:
+        """The failure of the hop that led to a target whose connection has ended; None when that hop is alive."""
+        hop = self._hops.get(target.hops)
+        if hop is None or hop.connection is None:
+            return None
+        if hop.connection.alive:
+            hop.connection.transport.join(0.1)  # it ends an instant after what it carries
+        return None if hop.connection.alive else self._lost(hop.connection, EOFError())
+
     @property
     def learned(self) -> list[Learned]:
         """Host keys of hops that were new and accepted."""

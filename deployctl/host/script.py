@@ -19,6 +19,8 @@ from deployctl.model import Shared
 
 COMMAND = "sh -s"  # any login shell understands it: no quoting, no redirection, no path
 NOISE_BYTES = 64 << 10
+ANSWER_BYTES = 512 << 20  # of memory for one answer; the manifest of a million files needs 300 MB
+FIELD_BYTES = 200  # what a field costs beyond its text
 
 
 def quote(value: str) -> str:
@@ -129,6 +131,7 @@ class Answer:
     tap: Callable[[bytes], None] | None = None  # takes what stands between our lines, from `begin` on
     _rest: bytes = b""
     _tapped: bool = False
+    _kept_bytes: int = 0
 
     @classmethod
     def of_errors(cls, nonce: str, tap: Callable[[bytes], None]) -> Self:
@@ -154,14 +157,20 @@ class Answer:
                 text = raw.decode("utf-8", "surrogateescape")
                 _, key, rest = (text + " ").split(" ", 2)
                 if key == "exit":
-                    self.status = int(rest) if rest.strip().isdigit() else None
+                    self.status = number(rest.strip())
                 else:
-                    self.fields.append((key, rest[:-1]))
+                    self._keep(key, rest[:-1])
                     self._tapped |= key == "begin"
             elif self._tapped and self.tap:
                 self.tap(raw + b"\n")
             else:
                 self.add_noise(raw.decode("utf-8", "surrogateescape") + "\n")
+
+    def _keep(self, key: str, value: str) -> None:
+        self._kept_bytes += FIELD_BYTES + len(value)
+        if self._kept_bytes > ANSWER_BYTES:
+            raise HostError(Code.LOST, f"the host answers without an end: more than {ANSWER_BYTES >> 20} MiB")
+        self.fields.append((key, value))
 
     def add_noise(self, text: str) -> None:
         self.noise = (self.noise + text)[-NOISE_BYTES:]
@@ -186,6 +195,8 @@ class Answer:
         """Raise the HostError that the command reported, or that its ending amounts to."""
         if (text := self.one("fail")) is not None:
             code, _, message = text.partition(" ")
+            if number(code) not in set(Code):
+                raise HostError(Code.LOST, f"the host's answer makes no sense: {printable(text[:100])}")
             by = self.one("taken_by")
             raise HostError(Code(int(code)), printable(message), data={"taken_by": by} if by else {})
         if self.status != 0:
@@ -194,6 +205,11 @@ class Answer:
                 Code.LOST if self.status is not None and self.status > 128 else Code.UNEXPECTED,
                 f"the remote command ended with status {self.status}" + (f": {said}" if said else ""),
             )
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a host has sent; None for anything else, digits of other scripts and thousands of them too."""
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def printable(text: str) -> str:

@@ -201,13 +201,12 @@ class Session:
         if spare is not None:
             spare.close()
 
-    def _make_room(self) -> bool:
+    def _make_room(self) -> None:
         """Give up the shell that waits, for a server that allows few sessions on a connection."""
         with self._lock:
             shell, self._shell = self._shell, None
         if shell is not None:
             shell.close()
-        return shell is not None
 
     def _refuse_without_lock(self, operation: Operation, error: HostError) -> None:
         """Whoever took our lock may have removed what a command of ours needed: then that is the failure's cause."""

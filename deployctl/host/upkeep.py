@@ -8,6 +8,7 @@ from deployctl.engine.child import Message
 from deployctl.host.facts import parse_history
 from deployctl.host.layout import RELEASE_ID
 from deployctl.host.operation import Operation
+from deployctl.host.script import number
 from deployctl.host.session import Session
 from deployctl.model import Phase
 
@@ -37,6 +38,6 @@ def prune(session: Session, command: Message, operation: Operation) -> dict[str,
     answer = session.run(operation, "prune", command["values"])
     return {
         "removed": answer.all("removed"),
-        "artifacts": int(answer.one("artifacts") or 0),
-        "leftovers": int(answer.one("leftovers") or 0),
+        "artifacts": number(answer.one("artifacts")) or 0,
+        "leftovers": number(answer.one("leftovers")) or 0,
     }

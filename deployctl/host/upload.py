@@ -72,8 +72,8 @@ class _Source:
         want = min(self.throttle.step(self._step_bytes), self._size_bytes - self.sent_bytes)
         self.throttle.take(want, self._cancel.event)
         self._cancel.check()
-        data = self._file.read(want)
-        if len(data) < want:
+        data = self._file.read(want)  # less than was asked for is no end: a network's file system may give it
+        if want and not data:
             raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
         self.sent_bytes += len(data)
         self._progress(self.sent_bytes)

@@ -154,8 +154,17 @@ def test_jump_host_dies(sshd_farm: SshdFarm, kit: Kit) -> None:
     connection = kit.open(target)
     jump.kill_sessions()
     wait_until(lambda: not connection.alive, 5)
-    assert connection.why().code is Code.LOST
+    assert connection.why().code is Code.JUMP
+    assert f"jump host {by(jump)}: connection to 127.0.0.1:{jump.port} lost" in connection.why().message
     assert ask(kit.open(target), "echo again") == "again\n"
+
+
+def test_target_dies_behind_a_living_jump_host(sshd_farm: SshdFarm, kit: Kit) -> None:
+    jump, host = sshd_farm.several(2)
+    connection = kit.knows(jump, host).open(kit.target(**to(host), jump=by(jump)))
+    host.kill_sessions()
+    wait_until(lambda: not connection.alive, 5)
+    assert connection.why().code is Code.LOST
 
 
 def test_circle(kit: Kit) -> None:

@@ -183,6 +183,16 @@ def test_max_sessions(sshd_farm: SshdFarm, kit: Kit) -> None:
     wait_until(lambda: _opens(kit, connection.open_session), 5)
 
 
+def test_a_session_that_is_about_to_end_still_counts(sshd_farm: SshdFarm, kit: Kit) -> None:
+    """The server counts a closed session until its command has ended: the next one waits for that."""
+    host = sshd_farm("MaxSessions 1")
+    connection = kit.knows(host).open(kit.target(**to(host)))
+    first = connection.open_session(5)
+    first.exec_command("trap '' HUP PIPE; sleep 0.3")
+    first.close()
+    assert ask(connection, "echo in") == "in\n"
+
+
 def _opens(kit: Kit, open_session: object) -> bool:
     try:
         kit.opened.insert(0, open_session(1))  # type: ignore[operator]

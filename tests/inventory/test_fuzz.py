@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from deployctl.errors import InventoryError
 from deployctl.inventory import json_schema, load_inventory
 from tests.inventory.test_example import EXAMPLE, _keys
 
+MANY = int(os.environ.get("DEPLOYCTL_TEST_FUZZ", "1"))  # `make fuzz` takes more
 LINE = re.compile(r"hosts\.yaml(:[0-9]+:[0-9]+)?: [^\n]+")
 WORDS = [
     *sorted(_keys(json_schema())),
@@ -66,25 +68,25 @@ def _report(path: Path) -> tuple[str, ...] | None:
     return None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * MANY, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes(content: bytes) -> None:
     _loads_or_says_why(content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * MANY, deadline=None)
 @given(st.lists(PIECES | st.sampled_from(WORDS), max_size=25))
 def test_any_syntax(pieces: list[str]) -> None:
     _loads_or_says_why("".join(pieces).encode())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80 * MANY, deadline=None)
 @given(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=8))
 def test_any_data(data: dict[str, object]) -> None:
     _loads_or_says_why(yaml.safe_dump({"app": "shop", "path": "/srv", **data}).encode())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * MANY, deadline=None)
 @given(st.integers(0, len(EXAMPLE_TEXT)), st.integers(0, 40), PIECES | st.text(max_size=5))
 def test_the_example_with_a_hole(start: int, length: int, filling: str) -> None:
     content = EXAMPLE_TEXT[:start] + filling + EXAMPLE_TEXT[start + length :]

@@ -43,6 +43,8 @@ def walk(top: Path) -> dict[bytes, Entry]:
                 entry: Entry = ("l", 0o777, os.readlink(place).decode("latin-1"))
             elif stat.S_ISDIR(status.st_mode):
                 entry = ("d", stat.S_IMODE(status.st_mode), "")
+            elif not stat.S_ISREG(status.st_mode):
+                entry = ("?", stat.S_IMODE(status.st_mode), "")
             else:
                 with open(place, "rb") as file:
                     entry = ("f", stat.S_IMODE(status.st_mode), hashlib.sha256(file.read()).hexdigest())

@@ -26,6 +26,7 @@ class Direction:
         self.delay_s = 0.0
         self.rate: int | None = None  # bytes a second
         self.cut_after: int | None = None  # bytes, over all connections
+        self.flip = False  # one bit of each piece that passes
         self.bytes = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -94,6 +95,8 @@ class Relay:
             way.bytes += len(data)
             self.turns += name == "up" and self.last == "down"
             self.last = name
+            if way.flip:
+                data = data[:-1] + bytes([data[-1] ^ 1])
             if way.rate:
                 await asyncio.sleep(len(data) / way.rate)
             if way.mode != "drop":
