@@ -79,7 +79,7 @@ def pack(
     total, done = walked.size_bytes, 0
     entries: list[Entry] = []
     with new_file(out_dir) as output:
-        with _Stream(output.write, level, threads or processors()) as stream:
+        with Stream(output.write, level, threads or processors()) as stream:
             for piece in _pieces(walked):
                 stream.write(piece.data)
                 entries += piece.entries
@@ -97,8 +97,25 @@ def pack(
         tree_digest = hashlib.sha256(text).hexdigest()
         path = output.keep_as(f"{tree_digest}.tar.zst")
         artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
-    links = {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
-    return Packed(manifest, tree_digest, artifact, stream.bytes_in, links)
+    return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
+
+
+def read_manifest(walked: Walked, on_progress: Progress | None = None) -> Manifest:
+    """Read and hash everything without packing it. SourceError as `pack`."""
+    entries: list[Entry] = []
+    done = 0
+    for piece in _pieces(walked):
+        entries += piece.entries
+        done += piece.content_bytes
+        if on_progress:
+            on_progress(done, walked.size_bytes)
+    check_directories(walked)
+    return Manifest(tuple(entries))
+
+
+def link_texts(walked: Walked) -> dict[bytes, bytes]:
+    """Path to text of every link."""
+    return {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
 
 
 def processors() -> int:
@@ -108,7 +125,7 @@ def processors() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-class _Stream:
+class Stream:
     """The compressor: what goes in is counted, what comes out is handed on.
 
     Its threads end with the context, and not when an exception that still refers to it is forgotten: a process forked

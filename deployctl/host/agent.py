@@ -142,7 +142,10 @@ def _stay_silent() -> None:
 
 
 def connect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
-    """Connect and, unless `{"probe": false}`, look at the deploy root; `{"locks": true}` says that the lock comes next."""
+    """Connect and, unless `{"probe": false}`, look at the deploy root; `{"locks": true}` says that the lock comes next.
+
+    With the value SCAN also for a base of deltas.
+    """
     operation.begin(Phase.CONNECT)
     connection = session.connection(operation.timeout_s)
     operation.cancel.check()
@@ -154,7 +157,7 @@ def connect(session: Session, command: Message, operation: Operation) -> dict[st
     if command.get("locks"):
         session.start_spare(operation.timeout_s)
     operation.begin(Phase.PROBE)
-    answer = session.run(operation, "probe")
+    answer = session.run(operation, "probe", command.get("values"))
     session.saw(answer)
     session.facts = read_facts(answer, session.root)
     operation.ok()

@@ -152,6 +152,7 @@ do_probe() {
     tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
     printf '\n' # a torn last line has no end
   fi
+  [ -z "${D_SCAN-}" ] || (scan)
 }
 
 # ---- prepare: our directories, and nothing of a dead run in them -----------------------------------------------
@@ -164,7 +165,7 @@ do_prepare() {
 
 make_room() {
   umask 022
-  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" 2>&1) &&
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" "$D_ROOT/.deployctl/stats" 2>&1) &&
     D_ERR=$(cd "$D_ROOT/.deployctl" && mkdir -p "incoming/$D_RUN" 2>&1) ||
     blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
@@ -206,36 +207,45 @@ do_stage() {
   umask 022
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
   D_FREE=$(nearest "$D_ROOT/.deployctl")
+  [ -z "$D_SENT" ] || arrived
   case $D_FROM in
-  upload)
-    [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
-      blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
-    mv -f part "../$D_ARTIFACT"
-    unpack "../$D_ARTIFACT"
-    ;;
-  artifact) unpack "../$D_ARTIFACT" ;;
+  upload | artifact) unpack "../$D_ARTIFACT" ;;
+  delta) build ;;
   copy) copy_release "$D_BASE" ;;
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
-  verify_tree tree manifest || { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
+  note_files
+  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
+    { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
+  [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_record "$D_BASE"
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
+}
+
+arrived() {
+  [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
+    blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
+  mv -f part "../$D_ARTIFACT"
 }
 
 unpack() {
   remove tree
   mkdir tree
+  untar "$1"
+  lock_directories
+}
+
+untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   umask 0 # busybox's tar, unless root runs it, leaves modes to the umask
   case $1 in
-  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
-  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
+  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
+  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
   esac || {
     D_STATUS=$?
     D_DOOMED=$1
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
   umask 022
-  lock_directories
 }
 
 # Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
@@ -259,10 +269,11 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
-  rm -f "../../manifests/$D_ID.altered"
+  rm -f "../../manifests/$D_ID.altered" "../../stats/$D_ID"
   note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
+  keep_record "$D_ID"
   sync_release
   settle "../../manifests/$D_ID"
 }
@@ -315,7 +326,7 @@ do_inspect() {
 do_discard() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ "$(readlink current 2>/dev/null)" = "releases/$D_ID" ] && fail 33 "$D_ID is live"
-  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled" ".deployctl/manifests/$D_ID.altered"
+  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled" ".deployctl/manifests/$D_ID.altered" ".deployctl/stats/$D_ID"
   mv "releases/$D_ID" ".deployctl/incoming/$D_RUN/old" && remove ".deployctl/incoming/$D_RUN/old"
 }
 

@@ -39,21 +39,26 @@ def library(name: str) -> str:
 _BASE = "base"
 _TEXTS = {
     _BASE: library("remote.sh") + library("verify.sh"),
-    **{name: library(f"{name}.sh") for name in ("moments", "compare", "reading", "upkeep", "everyday")},
+    **{
+        name: library(f"{name}.sh")
+        for name in ("moments", "compare", "delta", "reading", "upkeep", "everyday")
+    },
 }
 _COMPARE = frozenset(
     {"verify", "whole", "ready", "inspect", "activate"}
 )  # look at a release with functions of compare.sh
 _UPON_MOMENTS = ("upkeep", "everyday")  # these use its functions
+_UPON_DELTA = frozenset({"probe", "stage", "prune"})
 
 
 def parts_for(name: str) -> tuple[str, ...]:
-    """Return the parts that `do_<name>` needs, in order: remote.sh with verify.sh, and the one that defines it."""
+    """Return the parts that `do_<name>` needs, in order: remote.sh with verify.sh, and those that define it and what it calls."""
     home = next(part for part, text in _TEXTS.items() if f"do_{name}()" in text)
     needed = [
         _BASE,
         *(["moments"] if name == "activate" or home in _UPON_MOMENTS else []),
         *(["compare"] if name in _COMPARE else []),
+        *(["delta"] if name in _UPON_DELTA else []),
         home,
     ]
     return tuple(dict.fromkeys(needed))

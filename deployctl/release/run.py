@@ -68,6 +68,7 @@ class Run:
         self.known: dict[str, Any] = {}  # what the history should know in addition
         self.again = self.command_line(command, argument)  # what mends hosts that differ
         self.locks = Locks(loop, fleet, self.author, options.wait_lock_s)
+        self.probing: dict[str, Any] = {}
         self.declined = False
         self.ended = False
         self.hooked = (
@@ -81,10 +82,14 @@ class Run:
 
     # ---- connecting
 
-    def connect(self, *, locks: bool = False) -> list[Member]:
-        """Connect to and probe every host; return those that take part from here on. `locks`: the lock comes next."""
+    def connect(self, *, locks: bool = False, scan: bool = False) -> list[Member]:
+        """Connect to and probe every host; return those that take part from here on.
+
+        `locks`: the lock comes next. `scan`: look for bases of deltas.
+        """
         self.fleet.hire()
-        self.fleet.each("connect", self.fleet, lambda _m: {"locks": locks})
+        self.probing = {"locks": locks, "values": {"SCAN": "1" if scan else ""}}
+        self.fleet.each("connect", self.fleet, lambda _m: self.probing)
         self._take_facts(self.fleet)
         self._learn()
         return self.sound()
@@ -111,7 +116,7 @@ class Run:
             return False
         changed = [m for m in members if m.facts and m.answer.get("current") != m.facts.current]
         if changed:  # another run was at work between our probe and our lock
-            self.fleet.each("connect", changed)
+            self.fleet.each("connect", changed, lambda _m: {**self.probing, "locks": False})
             self._take_facts(changed)
         return not self.fleet.stopping()
 
