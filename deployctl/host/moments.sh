@@ -141,6 +141,7 @@ end_group() {
   D_WAITED=0
   while group_lives "$1" && [ "$D_WAITED" -lt 20 ]; do
     kill -KILL "-$1" 2>/dev/null # dash knows no group after -s KILL
+    group_lives "$1" || return 0
     moment
     D_WAITED=$((D_WAITED + 1))
   done
@@ -150,15 +151,9 @@ end_group() {
 group_lives() {
   kill -0 "-$1" 2>/dev/null || return 1
   [ -r "/proc/$$/stat" ] || return 0
-  for D_STAT in /proc/[0-9]*/stat; do
-    { IFS= read -r D_LINE <"$D_STAT"; } 2>/dev/null || continue
-    D_LINE=${D_LINE##*) }
-    case $D_LINE in
-    [ZX]*) ;;
-    *) D_LINE=${D_LINE#* } && D_LINE=${D_LINE#* } && [ "${D_LINE%% *}" = "$1" ] && return 0 ;;
-    esac
-  done
-  return 1
+  # One process for all of them: the shell reads a file byte by byte.
+  cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '
+    { sub(/.*\) /, ""); if ($3 == group && $1 !~ /^[ZX]/) found = 1 } END { exit !found }'
 }
 
 free_lock() {
