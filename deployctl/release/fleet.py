@@ -99,26 +99,28 @@ class Fleet:
         for member in waiting:
             member.answer = {}
         try:
-            self._drive(do, waiting, arguments, together, timeout_s or self._timeout_s, stoppable)
+            self._drive(do, waiting, set(), arguments, together, timeout_s or self._timeout_s, stoppable)
         finally:
             self._minor = False
 
     def halt(self) -> None:
         """Stop, and wait until what is still under way has ended: for whoever was torn out of `each`."""
         self.stop()
-        self._drive("halt", deque(), lambda _member: {}, together=True, timeout_s=0, stoppable=True)
+        busy = {member.name for member in self if member.doing is not None}
+        self._drive("halt", deque(), busy, lambda _member: {}, together=True, timeout_s=0, stoppable=True)
 
     def _drive(
         self,
         do: str,
         waiting: deque[Member],
+        busy: set[str],
         arguments: Arguments,
         together: bool,
         timeout_s: float,
         stoppable: bool,
     ) -> None:
+        """Give `do` to the `waiting`, and wait for them and for the `busy`."""
         retried: set[str] = set()
-        busy = {member.name for member in self if member.doing is not None}
         self._stop_seen_at = self._cancelled_at = None
         while waiting or busy:
             if self._loop.signals.count:
