@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help demo test test-random crash lint format bench bench-push packages clean
+.PHONY: help demo test test-random crash fuzz load soak lint format bench bench-push packages clean
 
 help:
 	@echo 'make demo         throwaway hosts on this machine and three real releases to them'
 	@echo 'make test         the whole test suite, on real OpenSSH servers'
 	@echo 'make test-random  the same again, in another order'
 	@echo 'make crash        kill a run at every point there is, and let many pushes meet; takes minutes'
+	@echo 'make fuzz         17,000 inventories, 1,000 trees, and what hosts and workers could say; ten minutes'
+	@echo 'make load         500 hosts behind one server, then the same with hosts that fail'
+	@echo 'make soak         300 releases to 10 hosts, a fault in every third; half an hour'
 	@echo 'make lint         ruff, mypy, and the direction of imports'
 	@echo 'make format       let ruff format'
 	@echo 'make bench        releases of many kinds against rsync, scp, clush, Ansible and others; takes half an hour'
@@ -40,7 +43,18 @@ test-random: $(VENV)/.installed-dev packages
 
 crash: $(VENV)/.installed-dev packages
 	DEPLOYCTL_TEST_EVERY=1 DEPLOYCTL_TEST_ROUNDS=30 $(BIN)/python -m pytest -s \
-	  tests/life/test_kill_sweep.py tests/life/test_two_pushes.py $(PYTEST_ARGS)
+	  tests/life/test_kill_sweep.py tests/life/test_two_pushes.py \
+	  tests/faults/test_activation.py tests/faults/test_crash_matrix.py $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.installed-dev packages
+	DEPLOYCTL_TEST_FUZZ=50 $(BIN)/python -m pytest --timeout 3600 \
+	  tests/inventory/test_fuzz.py tests/faults/test_fuzz.py $(PYTEST_ARGS)
+
+load: $(VENV)/.installed-dev packages
+	DEPLOYCTL_TEST_HOSTS=500 $(BIN)/python -m pytest -s tests/faults/test_load.py $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed-dev packages
+	DEPLOYCTL_TEST_RELEASES=300 $(BIN)/python -m pytest -s tests/faults/test_soak.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

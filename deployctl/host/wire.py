@@ -92,7 +92,7 @@ class Wire:
             waiting = struct.unpack("=i", fcntl.ioctl(self._stream, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
             info = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
             acked = _BYTES_ACKED.unpack(info)[0]
-        except (OSError, AttributeError, struct.error):
+        except (OSError, AttributeError, ValueError, struct.error):  # ValueError: it is closed already
             return False
         before, self._acked = self._acked, acked
         return bool(waiting > 0 and acked > before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,33 @@ from tests.support.inventory import InventoryFor
 from tests.support.sshd import SshdFarm
 
 MakeScene = Callable[..., Scene]
+ROWS = Path(__file__).with_name("rows.md")
+
+
+def rows() -> dict[str, list[tuple[str, str]]]:
+    """The tables of rows.md by section: what stands in the first column and in the second."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in ROWS.read_text().splitlines():
+        if line.startswith("## "):
+            found[line[3:]] = []
+        elif line.startswith("| ") and not line.startswith(("| ---", "| fault |", "| begins")):
+            first, second = line.strip("| ").split(" | ")
+            found[next(reversed(found))].append((first, second))
+    return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that is skipped for a reason that is not written down fails."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(tuple(first for first, _ in rows()["What may be skipped"])):
+            report.outcome = "failed"
+            report.longrepr = f"skipped for a reason that rows.md does not have: {reason}"
+    return report
 
 
 @pytest.fixture

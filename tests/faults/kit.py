@@ -109,6 +109,12 @@ class Scene:
     def push(self, *arguments: str | Path, timeout_s: float = 60, **options: object) -> Pushed:
         return self.end(self.start("push", *arguments, **options), timeout_s=timeout_s)  # type: ignore[arg-type]
 
+    def let_go(self) -> None:
+        """Close what is kept of runs that have ended."""
+        for running in self.lab._running:
+            running.close()
+        self.lab._running.clear()
+
     def converge(self, *arguments: str | Path) -> Pushed:
         """I10: the same push succeeds everywhere, and nothing of an earlier run is left."""
         done = self.push(*arguments)

@@ -287,7 +287,8 @@ def test_any_event(mode: Literal["json", "plain", "live"], data: st.DataObject) 
         event = dict(data.draw(st.sampled_from(GOOD)))
         for key in data.draw(st.lists(st.sampled_from(KEYS), max_size=3)):
             if data.draw(st.booleans()):
-                event[key] = data.draw(VALUE)
+                value = data.draw(VALUE)
+                event[key] = {} if key in {"data", "hosts"} and not isinstance(value, dict) else value
             else:
                 event.pop(key, None)
         event["event"] = str(event.get("event", "what"))

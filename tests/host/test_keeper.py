@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -71,3 +72,13 @@ def test_a_question_alone_buys_no_time() -> None:
     wire = FakeWire(tells_progress=False, sent_since_heard=SMALL)
     assert watch(wire, Patience(0.05, 0.2, 9), 5)
     assert watch(FakeWire(tells_progress=False, sent_since_heard=SMALL + 1), Patience(0.05, 0.1, 0.3), 5)
+
+
+def test_a_wire_that_is_closed_does_not_move() -> None:
+    """The other end can be gone before the first look."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    wire = Wire(socket.create_connection(listener.getsockname()))
+    listener.close()
+    assert wire.moving() is False
+    wire.close()
+    assert wire.moving() is False
