@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 
 import zstandard
 
+from deployctl.artifact.digests import Digests
 from deployctl.artifact.local import new_file
 from deployctl.artifact.manifest import Entry, Manifest
 from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
@@ -100,17 +101,37 @@ def pack(
     return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
 
 
-def read_manifest(walked: Walked, on_progress: Progress | None = None) -> Manifest:
-    """Read and hash everything without packing it. SourceError as `pack`."""
-    entries: list[Entry] = []
-    done = 0
-    for piece in _pieces(walked):
-        entries += piece.entries
-        done += piece.content_bytes
-        if on_progress:
-            on_progress(done, walked.size_bytes)
+def read_manifest(walked: Walked, digests: Digests | None = None) -> Manifest:
+    """Hash everything that `digests` does not know, without packing it. SourceError as `pack`."""
+    known: dict[bytes, str] = {}
+    if digests is not None:
+        known = {e.path: found for e in walked.entries if e.type == "f" and (found := digests.find(e))}
+    unknown = [entry for entry in walked.entries if entry.path not in known]
+    with ThreadPoolExecutor(processors()) as pool:
+        try:
+            for batch in pool.map(lambda batch: _hash_batch(walked, batch), _batches(unknown)):
+                known.update(batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
     check_directories(walked)
-    return Manifest(tuple(entries))
+    return Manifest(tuple([Entry(e.type, e.mode, e.size, known[e.path], e.path) for e in walked.entries]))
+
+
+def _hash_batch(walked: Walked, batch: Sequence[Found]) -> list[tuple[bytes, str]]:
+    return [(found.path, _hash(walked, found)) for found in batch]
+
+
+def _hash(walked: Walked, found: Found) -> str:
+    if found.type == "d":
+        return "-"
+    if found.type == "l":
+        return read_link(walked, found)
+    if found.size <= _BATCH_BYTES:
+        return read_whole(walked, found)[1]
+    digest = hashlib.sha256()
+    for chunk in read_chunks(walked, found):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def link_texts(walked: Walked) -> dict[bytes, bytes]:

@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from deployctl.artifact.delta import compare, pack_delta
+from deployctl.artifact.digests import Digests
 from deployctl.artifact.manifest import Manifest, shape_digest, sizes_digest
 from deployctl.artifact.pack import Artifact, Packed, link_texts, pack, read_manifest
 from deployctl.artifact.source import open_source
@@ -49,6 +52,7 @@ class _DroppedError(Exception):
 
 def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
     """Return the servant that packs `source` into `workdir`."""
+    cache = user_cache_path("deployctl") / "digests"
 
     def serve(line: Line) -> None:
         try:
@@ -61,7 +65,13 @@ def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
                     allow_empty=source.allow_empty,
                 )
                 line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
-                _Packing(source, workdir, line, walked).serve(opened.describe)
+                digests = Digests(cache, source.path) if opened.path == source.path else None
+                try:
+                    _Packing(source, workdir, line, walked, digests).serve(opened.describe)
+                except SourceError:
+                    if digests is not None:
+                        digests.forget()  # what it says may be why
+                    raise
         except SourceError as error:
             line.send({"event": "refused", "problems": list(error.problems), "hint": error.hint})
 
@@ -71,8 +81,11 @@ def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
 class _Packing:
     """The packer's side, once SOURCE was walked."""
 
-    def __init__(self, source: Source, workdir: Path, line: Line, walked: Walked) -> None:
+    def __init__(
+        self, source: Source, workdir: Path, line: Line, walked: Walked, digests: Digests | None
+    ) -> None:
         self._source = source
+        self._digests = digests
         self._workdir = workdir
         self._line = line
         self._walked = walked
@@ -84,6 +97,8 @@ class _Packing:
         manifest = self._hash()
         (self._workdir / "manifest").write_bytes(manifest.to_bytes())
         self._line.send({"event": "hashed", "commit": commit, **self._summary(manifest)})
+        if self._digests is not None:
+            self._digests.keep(self._walked, manifest.entries)
         if WHOLE in self._packed:
             self._say_packed(WHOLE, self._packed[WHOLE].artifact)
         while (command := self._line.receive()) is not None:
@@ -100,7 +115,7 @@ class _Packing:
             else:
                 self._keep_whole(packed)
                 return packed.manifest
-        return read_manifest(self._walked)
+        return read_manifest(self._walked, self._digests)
 
     def _look(self, done_bytes: int, total_bytes: int) -> None:
         """Whether the parent has dropped the whole meanwhile; one that is nearly packed is packed."""
