@@ -85,7 +85,8 @@ scan() { # in D_ROOT
   D_STAT=../.deployctl/stats/$D_BASE
   if [ -f "$D_STAT" ] && can_print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
     say scan recorded
-    [ -e "$D_TEXT.altered" ] || changed_since "$D_BASE" || say untouched "$D_BASE"
+    D_ID=$D_BASE
+    [ -e "$D_TEXT.altered" ] || [ -n "$(not_linked)" ] || changed_since "$D_BASE" || say untouched "$D_BASE"
   elif is_crowded; then
     say scan many
   elif [ ! -f "$D_STAT" ] || ! can_print; then

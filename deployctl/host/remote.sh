@@ -316,10 +316,23 @@ settle() {
 # The live release that should stay: only when something in it is newer than its manifest is it read again.
 do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
+  D_WRONG=$(not_linked)
+  if [ -n "$D_WRONG" ]; then
+    if [ -n "$D_DRY" ]; then say touched "$D_WRONG"; else say edited "$D_WRONG"; fi
+    return 0
+  fi
   [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"
+}
+
+not_linked() { # what came to be shared since it was staged, or whose link is gone
+  (
+    share_dir() { [ "$(readlink "$D_ID/$1" 2>/dev/null)" = "$2shared/$1" ] || { one_line "$1 is not linked to shared/$1"; exit 1; }; }
+    share_file() { share_dir "$@"; }
+    share
+  )
 }
 
 # A staged release that is not what its manifest says and that was never live.

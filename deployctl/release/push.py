@@ -197,7 +197,8 @@ class _Push:
         edited = {m.name: m.answer["edited"] for m in candidates if m.answer.get("edited")}
         for name, text in edited.items():
             run.events.note(
-                "warning", f"{name}: the live release was changed there ({text}); it gets a fresh copy"
+                "warning",
+                f"{name}: the live release is not as it was released ({text}); it gets a fresh copy",
             )
         facts = {m.name: m.facts for m in run.sound() if m.facts}
         known = known_release(run.inventory, tree.digest) if self._options.limit else None
