@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help demo test test-random crash fuzz load soak lint format bench packages clean
+.PHONY: help demo test test-random crash fuzz load soak lint format bench bench-push packages clean
 
 help:
 	@echo 'make demo         throwaway hosts on this machine and three real releases to them'
@@ -17,7 +17,8 @@ help:
 	@echo 'make soak         300 releases to 10 hosts, a fault in every third; half an hour'
 	@echo 'make lint         ruff, mypy, and the direction of imports'
 	@echo 'make format       let ruff format'
-	@echo 'make bench        a push of 10,000 files against rsync and ssh'
+	@echo 'make bench        releases of many kinds against rsync, scp, clush, Ansible and others; takes half an hour'
+	@echo 'make bench-push   a push of 10,000 files against rsync and ssh; takes a minute'
 	@echo 'make clean        remove what these made'
 
 $(VENV)/.installed: pyproject.toml tools/make_venv.py
@@ -65,8 +66,18 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev packages
+bench: $(VENV)/.installed-dev packages .bench/.installed
+	$(BIN)/python -m benchmarks --write benchmarks/results
+
+bench-push: $(VENV)/.installed-dev packages
 	$(BIN)/python -m benchmarks.push_small_files
 
+# What deployctl is measured against, in an environment of its own.
+.bench/.installed: tools/need_peers.sh
+	sh tools/need_peers.sh
+	$(PYTHON) -m venv .bench
+	.bench/bin/pip install -q ansible-core parallel-ssh fabric
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

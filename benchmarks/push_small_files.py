@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import random
 import shutil
 import statistics
 import subprocess
@@ -24,29 +22,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.farm import machine
+from benchmarks.trees import web_tree
 from tests.support.inventory import inventory_for
 from tests.support.keys import host_keys, make_key
 from tests.support.sshd import Sshd, SshdFarm
 
 TARGETS = {"floor": 1.15, "rsync": 1 / 1.5}  # deployctl's time over theirs, at most
-
-
-def make_tree(root: Path, files: int, seed: int = 7) -> int:
-    """Write a web-like tree, a third of it incompressible, about 7.5 kB a file; return its bytes."""
-    chance = random.Random(seed)
-    words = [f"{chance.getrandbits(32):x}" for _ in range(3000)]
-    total = 0
-    for number in range(files):
-        directory = root / f"d{number % 97:02}" / f"e{number % 13}"
-        directory.mkdir(parents=True, exist_ok=True)
-        size = int(chance.expovariate(1 / 7500))
-        if number % 3:
-            content = " ".join(chance.choices(words, k=size // 9 + 1)).encode()[:size]
-        else:
-            content = chance.randbytes(size)
-        (directory / f"f{number:05}.{'js' if number % 3 else 'png'}").write_bytes(content)
-        total += size
-    return total
 
 
 class Bench:
@@ -107,11 +89,6 @@ class Bench:
                 sys.exit(f"{host.name} got {arrived} of {files} files")
 
 
-def machine() -> str:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} processors, {memory_gib:.0f} GiB of memory, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-
-
 def measure(bench: Bench, files: int, rounds: int) -> dict[str, list[float]]:
     ways: dict[str, Callable[[], None]] = {
         "deployctl": bench.deployctl,
@@ -156,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=place) as name:
         base = Path(name)
         tree = base / "tree"
-        size = make_tree(tree, arguments.files)
+        size = web_tree(tree, arguments.files)
         key = make_key(base / "id")
         (base / "keys").mkdir()
         with SshdFarm(base / "farm", host_keys(base / "keys"), [key.public]) as farm:

@@ -50,10 +50,10 @@ OF_COMMAND = {
     "prune": COMMON,
     "unlock": COMMON,
     "check": COMMON,
-    "run": COMMON,
+    "run": COMMON | {"--gather"},
     "copy": COMMON,
     "history": COMMON | {"--local", "--last"},
-    "inventory": {"--inventory", "--limit", "--output", "--help"},
+    "inventory": {"--inventory", "--limit", "--output", "--debug", "--help"},
     "demo": COMMON | {"--hosts", "--keep"},
     "completion": {"--help"},
 }  # fmt: skip
@@ -316,6 +316,9 @@ def test_a_defect_outside_of_a_run_is_told_in_the_same_way(defect: dict[str, str
     assert done.stderr.startswith(
         "deployctl: error: LookupError: injected\ndeployctl: hint: this is a defect"
     )
+    done = program("inventory", "--debug", env=defect)  # as the hint asks
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 def test_what_is_shown_of_an_error_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -337,3 +340,36 @@ def test_the_public_names_are_loaded_when_asked_for() -> None:
         assert getattr(deployctl, name)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         deployctl.nothing  # noqa: B018
+
+
+# ---- what click refuses, for programs
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "said"),
+    [
+        (["push", "-o", "json"], "push", "SOURCE"),
+        (["push", ".", "--bach", "1", "--output=json"], "push", "--bach"),
+        (["push", ".", "--timeout", "soon", "-qojson"], "push", "soon"),
+        (["status", "extra", "--output", "json"], "status", "(extra)"),
+        (["psuh", ".", "-o", "json"], "deployctl", "did you mean push?"),
+    ],
+)
+def test_a_refused_call_has_a_last_line(words: list[str], command: str, said: str) -> None:
+    done = program(*words)
+    assert done.returncode == 2
+    [line] = done.stdout.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["outcome"], told["exit_code"]) == ("run_finished", "failed", 2)
+    assert (told["command"], told["hosts"]) == (command, {})
+    assert said in told["message"]
+    assert told["hint"].endswith("--help")
+    assert done.stderr.count(said) == 1
+    assert done.stderr.startswith("deployctl: error: ")
+
+
+@pytest.mark.parametrize("words", [["push"], ["push", "-o", "plain"], ["push", "-o", "json", "-o", "plain"]])
+def test_a_refused_call_prints_nothing_on_standard_output_for_people(words: list[str]) -> None:
+    done = program(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Missing argument" in done.stderr

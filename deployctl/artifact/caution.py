@@ -1,4 +1,5 @@
-"""What a release may hold but rarely should: private keys, `.env`, `.git`, files that everyone may write.
+"""What a release may hold but rarely should: private keys, `.env`, `.git`, files that everyone may write; and
+sticky directories, which arrive without that bit.
 
 Owns the warnings; refuses to stop anything. Only what has the name of a key is opened, and only its first bytes read.
 """
@@ -6,6 +7,7 @@ Owns the warnings; refuses to stop anything. Only what has the name of a key is 
 from __future__ import annotations
 
 import os
+import stat
 
 from deployctl.artifact.manifest import escape
 
@@ -24,8 +26,9 @@ class Caution:
             "a .env file would be released": [],
             "a git repository would be released": [],
             "everyone may write it": [],
+            "its sticky bit is not carried": [],
         }
-        self._keys, self._env, self._git, self._open = self._paths.values()
+        self._keys, self._env, self._git, self._open, self._sticky = self._paths.values()
 
     def look(self, kind: str, mode: int, path: bytes, place: bytes) -> None:
         """Take note of one entry: `path` in the tree, `place` on this machine."""
@@ -35,6 +38,8 @@ class Caution:
             self._open.append(path)
         name = path[path.rfind(b"/") + 1 :]
         if kind == "d":
+            if mode & stat.S_ISVTX:
+                self._sticky.append(path)
             if name == b".git":
                 self._git.append(path)
         elif name == b".env":

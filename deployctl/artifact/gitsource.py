@@ -160,7 +160,7 @@ def _create_one(blob: _Blob, answers: BinaryIO, into: Unpacker, time_s: int) -> 
         raise SourceError(f"{escape(blob.path)}: its content is missing in the repository")
     size = int(head[2])
     if blob.mode == _LINK:
-        into.link(blob.path, _exactly(answers, size))
+        into.link(blob.path, _exactly(answers, size), time_s=time_s)
         is_pointer = False
     else:
         mode = 0o755 if blob.mode == _PROGRAM else 0o644

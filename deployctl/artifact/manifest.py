@@ -35,6 +35,10 @@ class Entry(NamedTuple):
     sha256: str
     path: bytes
 
+    def line(self) -> str:
+        """The entry as its line of the manifest, without the newline."""
+        return f"{self.type} {self.mode:04o} {self.size} {self.sha256} {escape(self.path)}"
+
 
 def escape(path: bytes) -> str:
     r"""The path in printable ASCII: backslash and every byte outside 0x20..0x7e as `\xHH`."""
@@ -79,8 +83,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The manifest as it is hashed, sent and kept."""
-        lines = [f"{e.type} {e.mode:04o} {e.size} {e.sha256} {escape(e.path)}\n" for e in self.entries]
-        return "".join(lines).encode("ascii")
+        return "".join([f"{entry.line()}\n" for entry in self.entries]).encode("ascii")
 
     @cached_property
     def digest(self) -> str:
@@ -167,6 +170,12 @@ def shape_digest(
 ) -> str:
     r"""What `find … | tr '\0\n' '\n\001' | LC_ALL=C sort | sha256sum` must print on a host: 64 hex digits."""
     return hashlib.sha256(b"".join(shape_lines(manifest, extra_links, link_texts=link_texts))).hexdigest()
+
+
+def sizes_digest(manifest: Manifest) -> str:
+    """What a host's sorted list of `<size> ./<path>` of all files must hash to: 64 hex digits."""
+    lines = [b"%d ./%s" % (e.size, e.path.replace(b"\n", b"\x01")) for e in manifest.entries if e.type == "f"]
+    return hashlib.sha256(b"".join([line + b"\n" for line in sorted(lines)])).hexdigest()
 
 
 def _text(entry: Entry, link_texts: Mapping[bytes, bytes]) -> bytes:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 
 import zstandard
 
+from deployctl.artifact.digests import Digests
 from deployctl.artifact.local import new_file
 from deployctl.artifact.manifest import Entry, Manifest
 from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
@@ -79,7 +80,7 @@ def pack(
     total, done = walked.size_bytes, 0
     entries: list[Entry] = []
     with new_file(out_dir) as output:
-        with _Stream(output.write, level, threads or processors()) as stream:
+        with Stream(output.write, level, threads or processors()) as stream:
             for piece in _pieces(walked):
                 stream.write(piece.data)
                 entries += piece.entries
@@ -97,8 +98,45 @@ def pack(
         tree_digest = hashlib.sha256(text).hexdigest()
         path = output.keep_as(f"{tree_digest}.tar.zst")
         artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
-    links = {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
-    return Packed(manifest, tree_digest, artifact, stream.bytes_in, links)
+    return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
+
+
+def read_manifest(walked: Walked, digests: Digests | None = None) -> Manifest:
+    """Hash everything that `digests` does not know, without packing it. SourceError as `pack`."""
+    known: dict[bytes, str] = {}
+    if digests is not None:
+        known = {e.path: found for e in walked.entries if e.type == "f" and (found := digests.find(e))}
+    unknown = [entry for entry in walked.entries if entry.path not in known]
+    with ThreadPoolExecutor(processors()) as pool:
+        try:
+            for batch in pool.map(lambda batch: _hash_batch(walked, batch), _batches(unknown)):
+                known.update(batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    check_directories(walked)
+    return Manifest(tuple([Entry(e.type, e.mode, e.size, known[e.path], e.path) for e in walked.entries]))
+
+
+def _hash_batch(walked: Walked, batch: Sequence[Found]) -> list[tuple[bytes, str]]:
+    return [(found.path, _hash(walked, found)) for found in batch]
+
+
+def _hash(walked: Walked, found: Found) -> str:
+    if found.type == "d":
+        return "-"
+    if found.type == "l":
+        return read_link(walked, found)
+    if found.size <= _BATCH_BYTES:
+        return read_whole(walked, found)[1]
+    digest = hashlib.sha256()
+    for chunk in read_chunks(walked, found):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def link_texts(walked: Walked) -> dict[bytes, bytes]:
+    """Path to text of every link."""
+    return {entry.path: entry.text for entry in walked.entries if entry.type == "l"}
 
 
 def processors() -> int:
@@ -108,7 +146,7 @@ def processors() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-class _Stream:
+class Stream:
     """The compressor: what goes in is counted, what comes out is handed on.
 
     Its threads end with the context, and not when an exception that still refers to it is forgotten: a process forked

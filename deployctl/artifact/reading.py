@@ -38,7 +38,7 @@ def read_whole(walked: Walked, entry: Found) -> tuple[bytes, str]:
                     break
                 content += more
             if len(content) != entry.size:
-                raise _changed(entry.path)
+                raise changed(entry.path)
             _check_same(os.fstat(handle), entry)
         finally:
             os.close(handle)
@@ -58,7 +58,7 @@ def read_chunks(walked: Walked, entry: Found) -> Iterator[bytes]:
                     break
                 yield chunk
             if left:
-                raise _changed(entry.path)
+                raise changed(entry.path)
             _check_same(os.fstat(handle), entry)
         finally:
             os.close(handle)
@@ -68,7 +68,7 @@ def read_link(walked: Walked, entry: Found) -> str:
     """SHA-256 of a link's text; SourceError if it is not what the walk saw."""
     with _errors(entry.path):
         if os.readlink(walked.place(entry.path)) != entry.text:
-            raise _changed(entry.path)
+            raise changed(entry.path)
     return hashlib.sha256(entry.text).hexdigest()
 
 
@@ -115,7 +115,7 @@ def _check_same(status: os.stat_result, entry: Found) -> None:
         or status.st_mode & 0o777 != entry.mode
         or not stat.S_ISREG(status.st_mode)
     ):
-        raise _changed(entry.path)
+        raise changed(entry.path)
 
 
 @contextmanager
@@ -123,12 +123,13 @@ def _errors(path: bytes) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise _changed(path) from None
+        raise changed(path) from None
     except OSError as error:
         raise SourceError(f"{escape(path)}: cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
-def _changed(path: bytes) -> SourceError:
+def changed(path: bytes) -> SourceError:
+    """What to raise when an entry is not what it was."""
     return SourceError(_said(path), hint="pack a tree that nothing writes into, or exclude what changes")
 
 

@@ -71,7 +71,7 @@ def _create(members: tarfile.TarFile, member: tarfile.TarInfo, into: Unpacker) -
         content = members.extractfile(member)
         into.file(name, _chunks(content), size=member.size, mode=member.mode, time_s=int(member.mtime))
     elif member.issym():
-        into.link(name, _raw(member.linkname))
+        into.link(name, _raw(member.linkname), time_s=int(member.mtime))
     elif member.islnk():
         into.copy(name, _raw(member.linkname))
     elif member.type != _VOLUME_LABEL:

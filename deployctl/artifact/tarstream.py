@@ -13,7 +13,7 @@ END = bytes(2 * BLOCK)
 _NAME_BYTES = 100
 _LONG_NAME = b"././@LongLink"
 _OCTAL_LIMIT = 8**11
-_TYPES = {"f": b"0", "d": b"5", "l": b"2", "long name": b"L", "long link": b"K"}
+_TYPES = {"f": b"0", "d": b"5", "l": b"2", "hard link": b"1", "long name": b"L", "long link": b"K"}
 # uid and gid are 0, user and group names empty: the login user of a host owns what it unpacks.
 _OWNER = b"0000000\0" * 2
 _MAGIC = b"ustar  \0"
@@ -24,7 +24,7 @@ _CHECK_BASE = sum(_OWNER) + sum(b" " * 8) + sum(_MAGIC)
 def header(kind: str, name: bytes, *, mode: int, size: int = 0, mtime_s: int = 0, link: bytes = b"") -> bytes:
     """What goes before the content of a member: one record, and more where name or link exceed 100 bytes.
 
-    `kind` is "f", "d" or "l"; `size` is bytes that follow, 0 for a link; a directory's name gets its slash here.
+    `kind` is "f", "d", "l" or "hard link"; `size` is bytes that follow, 0 for a link; a directory's name gets its slash here.
     """
     if kind == "d":
         name += b"/"

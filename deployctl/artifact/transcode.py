@@ -33,7 +33,7 @@ def transcode(
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Artifact:
-    """Write `<tree digest>.tar.gz` into `out_dir` from the zstd artifact, with the same archive in it.
+    """Write `<name>.tar.gz` into `out_dir` from `<name>.tar.zst`, with the same archive in it.
 
     `codec` is "gzip". `threads` compress, as many as there are processors by default, and hold a few MiB each.
     `on_progress` gets bytes of the archive done and to do. SourceError if the artifact is gone or `out_dir` is full;
@@ -50,7 +50,7 @@ def transcode(
                 on_progress(done, packed.unpacked_bytes)
         if done != packed.unpacked_bytes:  # a cut zstd stream ends without an error
             raise _damaged(packed.artifact.path)
-        path = output.keep_as(f"{packed.tree_digest}.tar.gz")
+        path = output.keep_as(packed.artifact.path.with_suffix(".gz").name)
         return Artifact(path, "gzip", output.size_bytes, output.sha256)
 
 

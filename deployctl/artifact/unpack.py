@@ -5,7 +5,7 @@ through a link, nothing twice, and no more than fits: `limit_bytes` is checked b
 """
 
 # Paths are bytes here, since names need not be text.
-# ruff: noqa: PTH101, PTH102, PTH123, PTH211
+# ruff: noqa: PTH101, PTH102, PTH115, PTH123, PTH211
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ class Unpacker:
         """Create a directory, or give one that is there its mode and time."""
         path = self._clean(name)
         if path and self._claim(path, "d"):
-            self._directories[path] = (mode & 0o777, _sane(time_s))
+            self._directories[path] = (
+                mode & (0o777 | stat.S_ISVTX),
+                _sane(time_s),
+            )  # the walk warns of sticky ones
 
     def file(self, name: bytes, content: Iterable[bytes], *, size: int, mode: int, time_s: int) -> None:
         """Create a file with this content, of which `size` bytes were announced."""
@@ -78,7 +81,7 @@ class Unpacker:
         finally:
             os.close(handle)
 
-    def link(self, name: bytes, text: bytes) -> None:
+    def link(self, name: bytes, text: bytes, *, time_s: int) -> None:
         """Create a symbolic link; where it leads is for the walk to judge."""
         path = self._clean(name)
         if path is None:
@@ -88,11 +91,18 @@ class Unpacker:
         elif self._claim(path, "l"):
             with self._creating(path):
                 os.symlink(text, self._root + path)
+            if os.utime in os.supports_follow_symlinks:  # else two artifacts of one source would differ
+                with disk_errors(self._place):
+                    os.utime(self._root + path, (_sane(time_s), _sane(time_s)), follow_symlinks=False)
 
     def copy(self, name: bytes, of: bytes) -> None:
-        """Create what a hard link stands for: another file with the content, mode and time of one created before."""
+        """Create what a hard link stands for: another file, or link, like the one created before."""
         target = self._clean(of)
         if target is None:
+            return
+        if self._kinds.get(target) == "l":
+            place = self._root + target
+            self.link(name, os.readlink(place), time_s=int(os.lstat(place).st_mtime))
             return
         if self._kinds.get(target) != "f":
             self.problem(name, f"is a hard link to {escape(of)}, which is no file that came before it")

@@ -43,7 +43,7 @@ def _create(members: zipfile.ZipFile, member: zipfile.ZipInfo, into: Unpacker) -
         if member.file_size > _MAX_LINK_BYTES:
             into.problem(name, "is a link with a text that is too long")
         else:
-            into.link(name, members.read(member))
+            into.link(name, members.read(member), time_s=_time_s(member))
     elif kind in {0, stat.S_IFREG}:
         mode = stat.S_IMODE(mode) or 0o644
         into.file(name, _chunks(members, member), size=member.file_size, mode=mode, time_s=_time_s(member))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from deployctl.cli.options import Common, common_options
-from deployctl.cli.perform import Heard, perform
+from deployctl.cli.perform import Heard, perform, refuse_lost_output
 from deployctl.inventory import Inventory, fold
 from deployctl.output.stream import SafeStream, printable
 from deployctl.release.options import Options
@@ -44,18 +44,20 @@ def command(common: Common) -> int:
     Rights are tried: a file is written, renamed and removed in each deploy root, or beside it. Nothing else changes.
     The exit code is 20 when a host is not ready.
     """
+    out = SafeStream(sys.stdout)
 
     def action(inventory: Inventory, heard: Heard) -> Result:
         listener = Listener(heard)
         result = check(inventory, Options(**common.settings()), listener)
         if common.output != "json":
-            out = SafeStream(sys.stdout)
             for line in table(listener.checks, fold, quiet=common.quiet):
                 out.line(line)
             out.drain(wait=True)
         return result
 
-    return perform(common, "check", action)
+    code = perform(common, "check", action)
+    refuse_lost_output(out.lost, code)
+    return code
 
 
 def table(

@@ -19,7 +19,7 @@ from deployctl.release.reading import history
 def command(common: Common, local: bool, last: int) -> int:
     """Say what was released, when, by whom and with which outcome, newest first.
 
-    What is written here of every run is put together with what the hosts tell.
+    What is written here of every run on the inventory's hosts, those of --limit alone, is put together with what they tell.
     """
     options = Options(**common.settings())
     return perform(

@@ -47,8 +47,9 @@ _HEAD = ("NAME", "ADDRESS", "PORT", "USER", "PATH", "GROUPS")
     show_default=True,
     help="A table, or JSON, one line for each host.",
 )
+@click.option("--debug", is_flag=True, help="Tracebacks.")
 @click.pass_context
-def command(context: click.Context, file: str, limit: str | None, output: str) -> None:
+def command(context: click.Context, file: str, limit: str | None, output: str, debug: bool) -> None:  # noqa: ARG001 - `--debug` is read where a defect is told
     """Show the hosts of the inventory as they were resolved; no host is contacted."""
     if context.invoked_subcommand is not None:
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -112,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return Exit.INT
     except click.ClickException as error:
-        _say_usage(error)
+        _say_usage(error, words)
         return Exit.USAGE
     except DeployctlError as error:
         _say_traceback(words)
@@ -151,15 +152,35 @@ def _write(text: str) -> None:
         pass  # nobody can be told; the exit code still can
 
 
-def _say_usage(error: click.ClickException) -> None:
+def _say_usage(error: click.ClickException, words: Sequence[str]) -> None:
     context = getattr(error, "ctx", None)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _write(f"{error.format_message()}\n")
         return
-    for line in error.format_message().splitlines():
-        _say(f"error: {line.strip()}")
-    if context is not None:
-        _say(f"hint: {context.command_path} --help")
+    lines = [line.strip() for line in error.format_message().splitlines()]
+    hint = f"{context.command_path} --help" if context is not None else None
+    if _wants_json(words):
+        from deployctl.cli.perform import refuse  # noqa: PLC0415 - for a program that waits for the last line
+
+        command = next((word for word in words if word in COMMANDS), "deployctl")
+        refuse(command, Exit.USAGE, "\n".join(lines), hint)
+        return
+    for line in lines:
+        _say(f"error: {line}")
+    if hint is not None:
+        _say(f"hint: {hint}")
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line that click has refused asks for JSON, as far as one can tell."""
+    options = list(words[: words.index("--")] if "--" in words else words)
+    modes = [
+        option.removeprefix("=") or following
+        for word, following in zip(options, [*options[1:], ""], strict=True)
+        if (found := re.fullmatch(r"(?:--output(?==|$)|-[vqy]*o)(.*)", word))
+        for option in found.groups()
+    ]
+    return bool(modes) and modes[-1] == "json"
 
 
 def _forget_stdout() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from deployctl.inventory.units import duration_s
+from deployctl.inventory.units import duration_s, size_bytes
 
 
 class Duration(click.ParamType[float]):
@@ -30,7 +30,25 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class Size(click.ParamType[int]):
+    """`64KiB`, `10MB`, or a bare number of bytes; above zero."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            found = size_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if found <= 0:
+            self.fail(f"{value!r} is nothing at all", param, ctx)
+        return found
+
+
 DURATION = Duration()
+SIZE = Size()
 
 COMMON = (
     click.option("-i", "--inventory", "inventory_file", type=click.Path(), metavar="FILE", default="hosts.yaml", show_default=True,

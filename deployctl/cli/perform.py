@@ -22,6 +22,8 @@ from deployctl.release.events import Events
 from deployctl.release.result import Result
 
 REFUSALS = (Exit.INVENTORY, Exit.SOURCE, Exit.LOCKED)
+# What these are called for is what they print; a push counts by what it did, whoever reads of it.
+TELLING = frozenset({"status", "releases", "verify", "check", "run", "history"})
 STOPS = (Exit.HUP, Exit.INT, Exit.TERM)
 
 
@@ -40,10 +42,12 @@ class Heard:
         self._reporter = reporter
         self._debug = debug
         self.exit_code: Exit | None = None  # once the last word was said
+        self.last_word = ""
 
     def event(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "run_finished":
             self.exit_code = Exit(event["exit_code"])
+            self.last_word = str(event.get("message", ""))
         if not self._debug and "traceback" in event.get("data", {}):
             event = {
                 **event,
@@ -90,6 +94,23 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
         return _finish(heard, command, Exit.DEFECT, f"{type(error).__name__}: {error}", DEFECT_HINT)
     finally:
         reporter.close()
+        if command in TELLING:
+            refuse_lost_output(reporter.lost, heard.exit_code)
+
+
+def refuse_lost_output(why: str | None, code: int | None) -> None:
+    """DeployctlError when standard output could not be written: with the code the run had, if that was not 0."""
+    if why is not None:
+        error = DeployctlError(f"standard output: {why}: not all of the output is there")
+        error.exit_code = Exit(code or Exit.DEFECT)
+        raise error
+
+
+def refuse(command: str, code: Exit, message: str, hint: str | None) -> None:
+    """Say as JSON, in the one line of a run's end, why none has begun."""
+    reporter = make_reporter("json", verbosity=0, stdout=sys.stdout, stderr=sys.stderr, environ=os.environ)
+    _finish(Heard(reporter, debug=False), command, code, message, hint)
+    reporter.close()
 
 
 @contextlib.contextmanager
@@ -115,7 +136,7 @@ def _stops_raised() -> Iterator[None]:
 def _finish(heard: Heard, command: str, code: Exit, message: str, hint: str | None = None) -> Exit:
     """Say the run's last word and return its exit code; a last word that was said stands."""
     if heard.exit_code is not None:
-        if code != heard.exit_code:
+        if code != heard.exit_code and message not in heard.last_word:
             heard.note("warning", f"after the end of the run: {message}")
         return heard.exit_code
     outcome = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deployctl.cli.options import Common, common_options
+from deployctl.cli.options import SIZE, Common, common_options
 from deployctl.cli.perform import Heard, perform
 from deployctl.cli.rolling import rolling_options, rolling_settings
 from deployctl.inventory import Inventory
@@ -24,6 +24,13 @@ from deployctl.release.result import Result
     "--max-failures", metavar="N|N%", help="how many hosts may fail before anything is live  [default: 0]"
 )
 @rolling_options
+@click.option(
+    "--limit-rate",
+    "limit_rate_bytes_s",
+    type=SIZE,
+    metavar="SIZE",
+    help="bytes a second for all uploads together  [default: no limit]",
+)
 @click.option("--force", is_flag=True, help="release even if every host already serves exactly this tree")
 @click.option("--allow-empty", is_flag=True, help="SOURCE may be empty")
 @click.option("--message", metavar="TEXT", help="kept in the history")

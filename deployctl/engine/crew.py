@@ -64,18 +64,21 @@ class Crew:
     def hire(self, servant: Servant | None = None, role: str = "worker") -> int:
         """Fork one worker, for the crew's servant or another, and return its number.
 
-        OSError when the system gives no process or descriptor.
+        ForkError when the system gives no process or descriptor.
         """
         if self._owner_pid != os.getpid():
             self._own()
         number = self._next
         with signals_held():
-            self._workers[number] = fork_worker(
-                servant or self._servant,
-                f"{self._name}: {role} {number}",
-                name=f"{self._name}-{number}",
-                beat_s=self._silence_s / 6,
-            )
+            try:
+                self._workers[number] = fork_worker(
+                    servant or self._servant,
+                    f"{self._name}: {role} {number}",
+                    name=f"{self._name}-{number}",
+                    beat_s=self._silence_s / 6,
+                )
+            except OSError as error:
+                raise ForkError(error) from error
             self._next += 1
         return number
 
@@ -93,12 +96,12 @@ class Crew:
     def hire_up_to(self, count: int) -> None:
         """Fork `count` workers, or as many as the system gives; ForkError when it gives none."""
         raise_descriptor_limit()
-        for _ in range(count):
+        for number in range(count):
             try:
                 self.hire()
-            except OSError as error:
-                if not self._workers:
-                    raise ForkError(error) from error
+            except ForkError:
+                if not number:
+                    raise
                 break
 
     def send(self, worker: int, message: Mapping[str, object]) -> None:

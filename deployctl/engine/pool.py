@@ -216,9 +216,9 @@ class WorkerPool:
         """Fork a worker for a dead one; where the system has no room the pool goes on with what is left."""
         try:
             self._crew.hire()
-        except OSError as error:
+        except ForkError:
             if not self._crew.workers:
-                raise ForkError(error) from error
+                raise
 
     def _abandon(self, key: str) -> None:
         """Stop everything under `key`; return once no worker is left that ran any of it."""

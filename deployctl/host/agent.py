@@ -3,6 +3,7 @@
     {"do": "connect", "host": …}                  → phases connect, probe
     {"do": "stage", "host": …, "plan": {…}}       → phases upload, stage
     {"do": "inspect" | "manifest" | "activate" | "revert" | "confirm" | "clean", "host": …, "values": {…}}
+    {"do": "rate", "bytes_s": …}                  → what this worker may send in a second from here on
     {"do": "cancel", "hosts": […]}                → what runs for these hosts ends within a second
 
 Every command runs in a thread of its own and ends in exactly one `done` message; the parent decides how many run at
@@ -15,6 +16,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +35,7 @@ from deployctl.host.reading import standing, verify, whole
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled
 from deployctl.host.staging import Plan, stage
+from deployctl.host.throttle import Throttle
 from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase
 
@@ -48,6 +51,7 @@ class Agent:
         self._site = site
         self._line = line
         self._jumps = JumpCache(site.credentials, site.known_hosts)
+        self._throttle = Throttle(site.rate_bytes_s)
         self._sessions: dict[str, Session] = {}
         self._operations: dict[str, Operation] = {}
 
@@ -57,6 +61,8 @@ class Agent:
             if command["do"] == "cancel":
                 for host in command["hosts"]:
                     self._cancel(host)
+            elif command["do"] == "rate":
+                self._throttle.set(command["bytes_s"])
             else:
                 self._start(command)
         for session in self._sessions.values():
@@ -65,7 +71,7 @@ class Agent:
 
     def _start(self, command: Message) -> None:
         host = command["host"]
-        session = self._sessions.setdefault(host, Session(host, self._site, self._jumps))
+        session = self._sessions.setdefault(host, Session(host, self._site, self._jumps, self._throttle))
         timeout_s = command.get("timeout_s", self._site.timeout_s)
         operation = self._operations[host] = Operation(self._line, host, command["do"], timeout_s)
         thread = threading.Thread(
@@ -136,7 +142,10 @@ def _stay_silent() -> None:
 
 
 def connect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
-    """Connect and, unless `{"probe": false}`, look at the deploy root."""
+    """Connect and, unless `{"probe": false}`, look at the deploy root; `{"locks": true}` says that the lock comes next.
+
+    With the value SCAN also for a base of deltas.
+    """
     operation.begin(Phase.CONNECT)
     connection = session.connection(operation.timeout_s)
     operation.cancel.check()
@@ -145,8 +154,12 @@ def connect(session: Session, command: Message, operation: Operation) -> dict[st
     said = {"learned": [[each.path, each.line] for each in learned]}
     if not command.get("probe", True):
         return said
+    if command.get("locks"):
+        session.start_spare(operation.timeout_s)
     operation.begin(Phase.PROBE)
-    session.facts = read_facts(session.run(operation, "probe"), session.root)
+    answer = session.run(operation, "probe", command.get("values"))
+    session.saw(answer)
+    session.facts = read_facts(answer, session.root)
     operation.ok()
     return {"facts": session.facts.to_json(), **said}
 
@@ -197,13 +210,34 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
 
     def step(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
         operation.begin(phase, quiet=quiet)
-        live = session.run(operation, name, command.get("values")).one("live")
+        answer = session.run(operation, name, command.get("values"))
+        live = answer.one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
-        return {"live": live}
+        return {"live": live, "reverted": answer.one("reverted") is not None}
 
     return step
 
+
+def revert(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Switch back; once more on a new connection where the first is lost on the way, since nobody else will."""
+    began_at = time.monotonic()
+    try:
+        return _revert(session, command, operation)
+    except HostError as error:
+        left_s = operation.timeout_s - (time.monotonic() - began_at)
+        if error.code not in {Code.LOST, Code.TIMED_OUT} or left_s <= 0:
+            raise
+        operation.timeout_s = left_s
+        try:
+            return _revert(session, command, operation)
+        except HostError as again:
+            raise HostError(
+                error.code, f"{error.message}; and then: {again.message}", hint=again.hint, data=again.data
+            ) from again
+
+
+_revert = _simple("revert", Phase.REVERT, says_ok=False)  # the parent says `reverted`
 
 STEPS: dict[str, Step] = {
     "connect": connect,
@@ -219,7 +253,7 @@ STEPS: dict[str, Step] = {
     "check": check,
     "ready": _simple("ready", Phase.STAGE),
     "activate": _simple("activate", Phase.ACTIVATE),
-    "revert": _simple("revert", Phase.REVERT, says_ok=False),  # the parent says `reverted`
+    "revert": revert,
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
     "standing": standing,

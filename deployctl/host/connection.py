@@ -11,14 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import paramiko
 
 from deployctl.errors import Code, HostError
 from deployctl.host.credentials import Credentials
-from deployctl.host.failures import Scene, dropped, lost, quote, timed_out, to_host_error
+from deployctl.host.failures import Limit, Scene, dropped, lost, quote, timed_out, to_host_error
 from deployctl.host.hostkey import Learned, check_host_key
 from deployctl.host.keeper import PATIENCE, Keeper, Patience
 from deployctl.host.knownhosts import KnownHosts
@@ -31,7 +31,10 @@ LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
 NO_MORE_SESSIONS = paramiko.common.OPEN_FAILED_CONNECT_FAILED  # what sshd says beyond MaxSessions
-FULL_S = 1.5  # a server that counts its sessions still counts one for a moment after we have closed it
+FULL_S, FULL_PAUSE_S = (
+    1.5,
+    0.05,
+)  # a server that counts its sessions still counts one for a moment after we have closed it
 
 
 class Jumps(Protocol):
@@ -57,6 +60,7 @@ class Connection:
         self.target = target
         self.learned = learned
         self.transport: Peer = peer
+        self.make_room: Callable[[], object] = lambda: None  # gives up a session that is not needed
         self._reason: HostError | None = None
         self._jumps = jumps
         self._own_jumps = own
@@ -115,19 +119,27 @@ class Connection:
 
     def open_session(self, timeout_s: float) -> paramiko.Channel:
         """A new session channel. Raises HostError; with `data["channel"]` when the server allows no more of them."""
+        if not self.alive:
+            raise self.why()
+        try:
+            return self._open_session(timeout_s)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if self.alive and "Timeout" in str(error):
+                limit = Limit(time.monotonic(), timeout_s, "--timeout")
+                raise timed_out(replace(self._scene(), limit=limit), "no session") from error
+            raise self.why(error) from error
+
+    def _open_session(self, timeout_s: float) -> paramiko.Channel:
+        """Where the server allows no more of them, give up one that is not needed, and wait until it has noticed."""
         full_until = time.monotonic() + min(timeout_s, FULL_S)
         while True:
-            if not self.alive:
-                raise self.why()
             try:
                 return self.transport.open_session(timeout=timeout_s)
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                if self.alive and "Timeout" in str(error):
-                    raise timed_out(self._scene(), f"no session within {timeout_s:g} s") from error
-                full = isinstance(error, paramiko.ChannelException) and error.code == NO_MORE_SESSIONS
-                if not full or time.monotonic() > full_until:
-                    raise self.why(error) from error
-            time.sleep(0.05)
+            except paramiko.ChannelException as error:
+                if error.code != NO_MORE_SESSIONS or time.monotonic() > full_until:
+                    raise
+                self.make_room()
+                time.sleep(FULL_PAUSE_S)
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
@@ -184,6 +196,7 @@ class Opening:
     known_hosts: KnownHosts
     deadline: float
     jumps: Jumps | None = None
+    began_at: float = field(default_factory=time.monotonic)
     _others: set[str] = field(default_factory=set)  # types of the server's keys that we can check
 
     def attempt(self) -> tuple[Peer, Learned | None]:
@@ -202,10 +215,10 @@ class Opening:
 
     def _attempt(self, shown: set[str]) -> tuple[Peer, Learned | None]:
         """All up to the login within `connect_timeout_s`, which begins after the jump hosts, if any."""
-        limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
+        limit = self._limit(self.target.connect_timeout_s, "ssh.connect_timeout")
         wire = self._wire(limit)
         if self.target.hops:
-            limit = min(self.deadline, time.monotonic() + self.target.connect_timeout_s)
+            limit = self._limit(self.target.connect_timeout_s, "ssh.connect_timeout")
         try:
             peer = Peer(wire)
         except BaseException:
@@ -220,15 +233,18 @@ class Opening:
             )
             key = peer.get_remote_server_key()
             learned = check_host_key(self.target, answer, key.get_name(), key.asbytes())
-            Login(
-                peer, self.target, self.credentials, min(self.deadline, time.monotonic() + LOGIN_TIMEOUT_S)
-            ).run()
+            Login(peer, self.target, self.credentials, self._limit(LOGIN_TIMEOUT_S)).run()
         except BaseException:
             shut(peer)
             raise
         return peer, learned
 
-    def _wire(self, limit: float) -> Wire:
+    def _limit(self, seconds: float, setting: str = "") -> Limit:
+        """The limit of a step, or that of the whole phase where it comes first."""
+        phase = Limit(self.deadline, self.deadline - self.began_at, "--timeout")
+        return min(phase, Limit(time.monotonic() + seconds, seconds, setting), key=lambda limit: limit.at)
+
+    def _wire(self, limit: Limit) -> Wire:
         target = self.target
         if target.hops and self.jumps:
             return self.jumps.wire(target, self.deadline)
@@ -236,21 +252,21 @@ class Opening:
             if target.proxy_command:
                 proxy = Proxy(target.proxy_command)
                 return Wire(proxy.link, proxy)
-            return Wire(dial(target.address, target.port, limit))
+            return Wire(dial(target.address, target.port, limit.at))
         except (OSError, UnicodeError) as error:
-            raise to_host_error(error, Scene(target.endpoint)) from error
+            raise to_host_error(error, Scene(target.endpoint, limit=limit)) from error
 
-    def _negotiate(self, peer: Peer, limit: float) -> None:
+    def _negotiate(self, peer: Peer, limit: Limit) -> None:
         """Banner and keys; what the other end sent instead is part of the message."""
         done = threading.Event()
         peer.banner_timeout = 3600  # ours is the limit that ends it: it can tell what is missing
         peer.start_client(event=done)
-        if done.wait(max(0.0, limit - time.monotonic())) and peer.is_active():
+        if done.wait(limit.left_s) and peer.is_active():
             return
         error = peer.get_exception()
         if error is None and peer.is_active():
             what = "no SSH banner" if not peer.remote_version else "no key exchange"
-            raise timed_out(self._scene(peer), f"{what} within {self.target.connect_timeout_s:g} s")
+            raise timed_out(replace(self._scene(peer), limit=limit), what)
         raise self._broken(peer, error or EOFError())
 
     def _broken(self, peer: Peer, error: BaseException) -> HostError:

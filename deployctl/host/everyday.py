@@ -48,13 +48,17 @@ def run_command(session: Session, command: Message, operation: Operation) -> dic
 
 
 def copy_send(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
-    """Put the file beside its destination, checked; `{"to": path, "unchanged": whether it was there already, "bytes": sent}`."""
+    """Put the file beside its destination, checked; `{"to": path, "unchanged": whether it was there already, "bytes": sent}`.
+
+    `into` is the directory that DEST turned out to be, without a slash that would have said so.
+    """
     operation.begin(Phase.UPLOAD)
     values = dict(command["values"])
     answer = session.run(operation, "copy_begin", values)
     values["TO"] = to = answer.one("to") or ""
+    told = {"to": to, "into": answer.one("into")}
     if answer.one("same"):
-        return {"to": to, "unchanged": True, "bytes": 0}
+        return {**told, "unchanged": True, "bytes": 0}
     source = Path(command["path"])
     try:
         sent_bytes = upload(
@@ -74,7 +78,7 @@ def copy_send(session: Session, command: Message, operation: Operation) -> dict[
         raise
     session.run(operation, "copy_verify", values)
     operation.ok(bytes=sent_bytes)
-    return {"to": to, "unchanged": False, "bytes": sent_bytes}
+    return {**told, "unchanged": False, "bytes": sent_bytes}
 
 
 def copy_switch(session: Session, command: Message, operation: Operation) -> dict[str, Any]:

@@ -35,7 +35,7 @@ do_copy_begin() {
   [ -d "$D_BESIDE" ] || fail 32 "$D_BESIDE is not there: make the directory first"
   [ ! -d "$D_TO" ] || fail 32 "$D_TO is a directory"
   [ -L "$D_TO" ] || [ ! -e "$D_TO" ] || [ -f "$D_TO" ] || fail 32 "$D_TO is no file that could be replaced"
-  case $D_TO in "$D_ROOT"/.deployctl/*) fail 32 "$D_ROOT/.deployctl is deployctl's own" ;; esac
+  refuse_ours
   say to "$D_TO"
   if is_same "$D_TO"; then
     say same yes
@@ -56,7 +56,13 @@ resolve_destination() { # as scp and cp do it
   case $D_TO in */) [ -d "$D_TO" ] || fail 32 "$D_TO is not a directory there" ;; esac
   [ -d "$D_TO" ] || return 0
   [ -n "$D_NAME" ] || fail 32 "$D_TO is a directory, and standard input has no name to go by"
+  case $D_DEST in */) ;; *) say into "$D_TO" ;; esac # whether it is one everywhere is for the parent to see
   D_TO=${D_TO%/}/$D_NAME
+}
+
+refuse_ours() { # whatever way leads there
+  D_OWN=$(cd -P "$D_ROOT/.deployctl" && pwd -P)
+  case $(cd -P "$D_BESIDE" && pwd -P)/ in "$D_OWN"/*) fail 32 "$D_ROOT/.deployctl is deployctl's own" ;; esac
 }
 
 is_same() {

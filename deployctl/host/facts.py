@@ -31,12 +31,21 @@ class Facts:
     free_kib: int | None
     free_inodes: int | None
     nearest: str  # the deploy root, or the nearest directory above that exists
+    base: str = ""  # the release there that a delta can build upon, when a push asked for it
+    unusable: tuple[str, ...] = ()  # escaped names of files in it that are not as its manifest says
+    untouched: bool = (
+        False  # nothing in the live release is newer than its manifest, no file other than recorded
+    )
 
     @property
     def live(self) -> str | None:
         """The id of the live release when it is one of ours and whole, else None."""
         release = live_id(self.current)
         return release if release in self.releases else None
+
+    @property
+    def base_digest(self) -> str | None:
+        return self.manifests.get(self.base)
 
     @property
     def live_digest(self) -> str | None:
@@ -47,7 +56,7 @@ class Facts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        lists = {key: tuple(data[key]) for key in ("activated", "releases", "artifacts")}
+        lists = {key: tuple(data[key]) for key in ("activated", "releases", "artifacts", "unusable")}
         return cls(**{**data, **lists})
 
 
@@ -62,6 +71,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
     )
     manifests = (line.split() for line in answer.all("manifest"))
     tools = set(answer.all("tool"))
+    many = "many" in answer.all("scan")
     return Facts(
         current=current,
         confirmed=last.get("event") == "confirm" and last.get("release") == live_id(current),
@@ -77,6 +87,9 @@ def read_facts(answer: Answer, root: str) -> Facts:
         free_kib=number(answer.one("kib")),
         free_inodes=number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,
+        base="" if many else answer.one("base") or "",
+        unusable=() if many else tuple(sorted(set(answer.all("unusable")))),
+        untouched=answer.one("untouched") is not None and answer.one("untouched") == live_id(current),
     )
 
 
@@ -138,6 +151,13 @@ def unfit(answer: Answer, root: str) -> Iterator[HostError]:
         )
     if path := answer.one("not_a_directory"):
         yield HostError(Code.NOT_PERMITTED, f"{path} is not a directory", data={"check": "rights"})
+    if path := answer.one("not_a_file"):
+        yield HostError(
+            Code.NOT_PERMITTED,
+            f"{path} is not a file: no switch can be written down there",
+            hint=f"move it away (mv {path} {path}.before): deployctl begins a new one",
+            data={"check": "layout"},
+        )
     if path := answer.one("read_only"):
         user = answer.one("user") or "the login user"
         yield HostError(

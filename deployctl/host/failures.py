@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import paramiko
 from paramiko.ssh_exception import (
@@ -34,6 +35,32 @@ _NO_ROUTE = frozenset({
 _DROPPED = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
 
 
+TIMEOUT_HINT = "--timeout sets how long a phase may take on a host"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When a wait ends, on the monotonic clock; how long it is in all, and the setting that says so."""
+
+    at: float
+    seconds: float
+    setting: str = ""  # none: it is fixed
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.at - time.monotonic())
+
+    @property
+    def words(self) -> str:
+        return f" within {self.seconds:.3g} s" + (f" ({self.setting})" if self.setting else "")
+
+    @property
+    def hint(self) -> str | None:
+        if self.setting == "--timeout":
+            return TIMEOUT_HINT
+        return f"{self.setting} in the inventory gives it more time" if self.setting else None
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What was going on: `endpoint` is `address:port`, `said` whatever the other side let us know in text."""
@@ -43,6 +70,7 @@ class Scene:
     said: str = ""
     established: bool = False  # logged in; from here on an end is a connection lost
     offered: str = ""  # algorithms, for a peer that has none in common
+    limit: Limit | None = None  # of what is waited for
 
 
 def quote(text: str | bytes) -> str:
@@ -68,7 +96,8 @@ def _said(scene: Scene) -> str:
 
 
 def timed_out(scene: Scene, what: str) -> HostError:
-    return HostError(Code.TIMED_OUT, f"{scene.endpoint}: {what}{_said(scene)}")
+    words, hint = (scene.limit.words, scene.limit.hint) if scene.limit else ("", None)
+    return HostError(Code.TIMED_OUT, f"{scene.endpoint}: {what}{words}{_said(scene)}", hint=hint)
 
 
 def lost(scene: Scene, cause: str = "") -> HostError:
@@ -91,7 +120,7 @@ def _os_error(error: BaseException, scene: Scene) -> HostError:
     number = error.errno if isinstance(error, OSError) else None
     said = quote(getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
     if isinstance(error, TimeoutError) or number == errno.ETIMEDOUT:
-        return timed_out(scene, "no answer" if scene.established else "timed out while connecting")
+        return _no_answer(scene, by_system=number == errno.ETIMEDOUT)
     if scene.established:
         return lost(scene, said)
     if number == errno.ECONNREFUSED:
@@ -104,6 +133,15 @@ def _os_error(error: BaseException, scene: Scene) -> HostError:
     if number in _DROPPED or isinstance(error, ConnectionError):
         return dropped(scene, said)
     return HostError(Code.UNREACHABLE, f"{scene.endpoint}: {said}")
+
+
+def _no_answer(scene: Scene, *, by_system: bool) -> HostError:
+    if scene.established:
+        return timed_out(scene, "no answer")
+    if by_system:  # it gave up before our limit came
+        said = "no answer to the connection until the system gave up (net.ipv4.tcp_syn_retries)"
+        return timed_out(replace(scene, limit=None), said)
+    return timed_out(scene, "no answer to the connection")
 
 
 def dropped(scene: Scene, cause: str) -> HostError:

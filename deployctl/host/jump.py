@@ -15,7 +15,7 @@ from paramiko.ssh_exception import ChannelException
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.credentials import Credentials
-from deployctl.host.failures import quote
+from deployctl.host.failures import Limit, Scene, quote, timed_out
 from deployctl.host.hostkey import Learned
 from deployctl.host.keeper import PATIENCE, Patience
 from deployctl.host.knownhosts import KnownHosts
@@ -108,7 +108,9 @@ class JumpCache:
             raise HostError(Code.JUMP, message, hint=error.hint, data={"cause": int(error.code)}) from error
 
     def _tunnel(self, hop: Connection, target: Target, deadline: float) -> Wire:
-        limit_s = min(deadline - time.monotonic(), target.connect_timeout_s)
+        left_s = deadline - time.monotonic()
+        own = target.connect_timeout_s <= left_s
+        limit_s = target.connect_timeout_s if own else left_s
         try:
             channel = hop.transport.open_channel(
                 "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=max(0.1, limit_s)
@@ -117,10 +119,9 @@ class JumpCache:
             raise self._refused(hop, target, error) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             if hop.alive:
-                message = (
-                    f"{target.endpoint}: no answer through jump host {hop.target.name} within {limit_s:.0f} s"
-                )
-                raise HostError(Code.TIMED_OUT, message) from error
+                limit = Limit(deadline, limit_s, "ssh.connect_timeout" if own else "--timeout")
+                scene = Scene(target.endpoint, limit=limit)
+                raise timed_out(scene, f"no answer through jump host {hop.target.name}") from error
             raise self._lost(hop, error) from error
         return Wire(channel)
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from deployctl.model import Shared
 
 LAYOUT_VERSION = 1
 RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-ARTIFACT = re.compile(r"[0-9a-f]{64}\.tar\.(zst|gz)")
+ARTIFACT = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{64}(-[0-9a-f]{8})?)?\.tar\.(zst|gz)")
 SUFFIXES: Mapping[str, str] = {"zstd": "zst", "gzip": "gz"}
 
 
-def artifact_name(tree_digest: str, codec: str) -> str:
-    """Return the name of a proven artifact in `incoming/`: the tree's digest says what it unpacks to."""
-    return f"{tree_digest}.tar.{SUFFIXES[codec]}"
+def artifact_name(stem: str, codec: str) -> str:
+    """Return the name of a proven artifact in `incoming/`: its stem says what it unpacks to, a tree's digest for a whole one."""
+    return f"{stem}.tar.{SUFFIXES[codec]}"
+
+
+def delta_stem(tree_digest: str, base_digest: str, unusable: Collection[str]) -> str:
+    """Return what a delta is named by: what comes of it, what it builds upon, and what of that it does not take."""
+    stem = f"{tree_digest}-{base_digest}"
+    if not unusable:
+        return stem
+    return f"{stem}-{hashlib.sha256(chr(10).join(sorted(unusable)).encode()).hexdigest()[:8]}"
 
 
 def part_path(root: str, run: str) -> str:

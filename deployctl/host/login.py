@@ -6,8 +6,8 @@ Owns the order of attempts and partial logins (a key, then a password); refuses 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import paramiko
@@ -15,7 +15,7 @@ from paramiko.auth_handler import AuthHandler
 from paramiko.ssh_exception import BadAuthenticationType, PartialAuthentication
 
 from deployctl.host.credentials import Credentials
-from deployctl.host.failures import Scene, login_refused, quote, timed_out, to_host_error
+from deployctl.host.failures import Limit, Scene, login_refused, quote, timed_out, to_host_error
 from deployctl.host.keyring import Agent
 from deployctl.host.peer import Peer
 from deployctl.host.target import Target
@@ -28,11 +28,11 @@ METHODS = ("publickey", "password", "keyboard-interactive")
 class Login:
     """One login; `run` returns or raises HostError. `allowed` is what the server last said it would take."""
 
-    def __init__(self, peer: Peer, target: Target, credentials: Credentials, deadline: float) -> None:
+    def __init__(self, peer: Peer, target: Target, credentials: Credentials, limit: Limit) -> None:
         self.peer = peer
         self.target = target
         self.credentials = credentials
-        self.deadline = deadline
+        self.limit = limit
         self.allowed = set(METHODS)
         self.tried: list[str] = []
         self._steps = 0  # that the server has accepted but that were not enough
@@ -90,8 +90,8 @@ class Login:
             send(handler, event)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._broken(error) from error
-        if not event.wait(max(0.0, self.deadline - time.monotonic())):
-            raise timed_out(self._scene(), f"no answer to the login with {name}")
+        if not event.wait(self.limit.left_s):
+            raise timed_out(replace(self._scene(), limit=self.limit), f"no answer to the login with {name}")
         if handler.is_authenticated():
             return True
         answer = peer.get_exception()

@@ -33,6 +33,9 @@ refuse_lock() {
 
 locked() {
   do_prepare
+  if [ -e history.jsonl ] && ! (: >>history.jsonl) 2>/dev/null; then # no switch could be written down
+    fail 32 "$PWD/history.jsonl is not writable for $(id -un 2>/dev/null): give it to that user, or move it away"
+  fi
   say current "$(readlink ../current 2>/dev/null)"
   say history "$(tail -n 1 history.jsonl 2>/dev/null)"
   say locked "$D_RUN"
@@ -46,7 +49,7 @@ own() {
 lease_lock() {
   if ! mkdir lock.d 2>/dev/null; then
     [ -d lock.d ] || blame "$PWD" 32 "cannot make lock.d"
-    lease_is_over && take_over || refuse_lock
+    { own_again || lease_is_over; } && take_over || refuse_lock
   fi
   own
   D_BEAT=0
@@ -58,6 +61,12 @@ lease_lock() {
     D_BEAT=$((D_BEAT + 1))
     echo "$D_RUN $D_BEAT" >lock.d/beat || exit 1
   done
+}
+
+own_again() { # our own lease, whose holder went with a lost connection or is about to
+  [ -n "${D_AGAIN-}" ] && owned || return 1
+  end_group "$D_GROUP"
+  D_SEEN=$(cat lock.d/beat 2>/dev/null)
 }
 
 take_over() { # of several contenders the rename lets one through; what it took must be what was seen dead
@@ -76,6 +85,8 @@ take_over() { # of several contenders the rename lets one through; what it took 
 lease_is_over() {
   D_SEEN=$(cat lock.d/beat 2>/dev/null)
   D_WAITED=0
+  # The probe of this host has looked at it already: hosts that are locked one after the other need one lease in all.
+  [ -z "$D_SEEN" ] || [ "$D_SEEN" != "${D_BEAT_SEEN-}" ] || D_WAITED=$D_BEAT_AGE
   while [ "$D_WAITED" -lt "$D_LEASE_S" ]; do
     sleep 1
     D_WAITED=$((D_WAITED + 1))
@@ -88,7 +99,7 @@ lease_is_over() {
 prove_lock() {
   [ -n "$D_LOCK" ] || return 0
   (
-    cd "$D_ROOT/.deployctl" && owned || fail 50 "the lock of this run was taken by another: $(head -c 500 lock.owner 2>/dev/null)"
+    prove_owned
     if has flock; then
       ! flock -n 9 9>>lock
     else
@@ -96,6 +107,15 @@ prove_lock() {
     fi || fail 50 "the lock of this run was lost: the process that held it has ended"
   ) || exit 1
 }
+
+prove_owned() {
+  cd "$D_ROOT/.deployctl" 2>/dev/null && owned && return
+  say taken_by "$(head -c 2000 lock.owner 2>/dev/null | tr '\n' ' ' | grep . || echo nobody)"
+  fail 50 "the lock of this run was taken away"
+}
+
+# Asked when a command of ours has failed and the process that held our lock is gone: is that why?
+do_prove_owned() { prove_owned; }
 
 # The name goes while the lock is still ours, since the next holder writes its own as soon as it is free; a lease is only
 # free once its name and directory are gone, and a holder that lives would write into them.
@@ -121,6 +141,7 @@ end_group() {
   D_WAITED=0
   while group_lives "$1" && [ "$D_WAITED" -lt 20 ]; do
     kill -KILL "-$1" 2>/dev/null # dash knows no group after -s KILL
+    group_lives "$1" || return 0
     moment
     D_WAITED=$((D_WAITED + 1))
   done
@@ -130,15 +151,9 @@ end_group() {
 group_lives() {
   kill -0 "-$1" 2>/dev/null || return 1
   [ -r "/proc/$$/stat" ] || return 0
-  for D_STAT in /proc/[0-9]*/stat; do
-    { IFS= read -r D_LINE <"$D_STAT"; } 2>/dev/null || continue
-    D_LINE=${D_LINE##*) }
-    case $D_LINE in
-    [ZX]*) ;;
-    *) D_LINE=${D_LINE#* } && D_LINE=${D_LINE#* } && [ "${D_LINE%% *}" = "$1" ] && return 0 ;;
-    esac
-  done
-  return 1
+  # One process for all of them: the shell reads a file byte by byte.
+  cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '
+    { sub(/.*\) /, ""); if ($3 == group && $1 !~ /^[ZX]/) found = 1 } END { exit !found }'
 }
 
 free_lock() {
@@ -197,28 +212,6 @@ process_group() {
 do_gone() {
   end_group "$D_GROUP"
   ! group_lives "$D_GROUP" || fail 40 "processes of the hook are still running"
-}
-
-# What staged hooks changed, added or removed counts as part of the release from here on.
-do_settle() {
-  cd "$D_ROOT/releases/$D_ID" || fail 32 "cannot enter $D_ROOT/releases/$D_ID"
-  D_STAMP=../../.deployctl/manifests/$D_ID
-  D_LIST=$D_ROOT/.deployctl/incoming/$D_RUN/settled
-  set -- -cnewer "$D_STAMP"
-  find . -prune -cnewer . >/dev/null 2>&1 || set -- # busybox counts whole seconds: everything is recorded
-  rm -f "$D_STAMP.settled"
-  [ -n "$(find . "$@" 2>/dev/null | head -n 1)" ] || return 0
-  D_SHA=sha256sum
-  has sha256sum || D_SHA="shasum -a 256"
-  {
-    find . -type f "$@" -exec $D_SHA {} + &&
-      sed -n 's/^[fdl] [0-7]* [0-9]* [-0-9a-f]* \([^\\]*\)$/\1/p' "$D_STAMP" | while IFS= read -r D_NAME; do
-        [ -e "./$D_NAME" ] || [ -L "./$D_NAME" ] || printf '%s  ./%s\n' - "$D_NAME"
-      done
-  } >"$D_LIST" && { [ ! -s "$D_LIST" ] || mv -f "$D_LIST" "$D_STAMP.settled"; } ||
-    blame "$D_ROOT/.deployctl" 31 "cannot record what the hooks changed"
-  rm -f "$D_LIST"
-  touch "$D_STAMP"
 }
 
 # ---- checks from the host ------------------------------------------------------------------------------------------

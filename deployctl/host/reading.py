@@ -137,7 +137,11 @@ class Difference:
 
 
 def read_difference(answer: Answer, release: str, shared: Shared) -> Difference:
-    """Turn a comparison's answer into a difference: link texts are judged here, links into `shared` are expected."""
+    """Turn a comparison's answer into a difference: link texts are judged here.
+
+    Links into `shared` are those that staging made, whatever the inventory says by now; only an older deployctl did not
+    record them.
+    """
     found = Difference(release, answer.one("digest") or "")
     for kind, names in (("changed", found.changed), ("missing", found.missing), ("extra", found.extra)):
         for text in answer.all(kind):
@@ -145,15 +149,26 @@ def read_difference(answer: Answer, release: str, shared: Shared) -> Difference:
             names[path] = what
     counts = dict(text.split() for text in answer.all("count"))
     found.counts = {kind: int(counts.get(kind, 0)) for kind in ("changed", "missing", "extra")}
+    _judge_links(found, answer, shared, recorded=answer.one("settled") == "whole")
+    return found
+
+
+def _judge_links(found: Difference, answer: Answer, shared: Shared, *, recorded: bool) -> None:
+    """`recorded`: the host knows itself which links staging made, and said which of them are gone or others."""
     into_shared = {escape(path): escape(text) for path, text in shared_links(shared).items()}
     for line in answer.all("link"):
         head, _, text = line.partition("\t")
         digest, _, path = head.partition(" ")
         expected = into_shared.pop(path, None)
-        if digest == "-" and expected is None:
-            _add(found, "extra", path, "link")
-        elif expected not in {None, text} or (digest != "-" and sha256_of(text) != digest):
+        if digest == "-":
+            if expected is None or (recorded and expected != text):
+                _add(found, "extra", path, "link")
+            elif expected != text:
+                _add(found, "changed", path, "link text")
+        elif (not recorded and expected not in {None, text}) or digest not in digests_of(text):
             _add(found, "changed", path, "link text")
+    if recorded:
+        return
     for path in into_shared:
         if path in found.extra:  # something else stands where the link should be
             del found.extra[path]
@@ -161,7 +176,6 @@ def read_difference(answer: Answer, release: str, shared: Shared) -> Difference:
             _add(found, "changed", path, "is not the link into shared")
         elif path not in found.changed:
             _add(found, "missing", path, "link into shared")
-    return found
 
 
 def _add(found: Difference, kind: str, path: str, what: str) -> None:
@@ -176,10 +190,10 @@ def escape(path: bytes) -> str:
     return "".join(chr(b) if 0x20 <= b <= 0x7E and b != 0x5C else f"\\x{b:02x}" for b in path)
 
 
-def sha256_of(text: str) -> str:
-    """Return the digest of what `escape` made `text` of."""
+def digests_of(text: str) -> set[str]:
+    """Return the digests of what `escape` made `text` of; a listing tells a newline from the byte 1 no more, so of both."""
     raw = re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text).encode("latin-1", "replace")
-    return hashlib.sha256(raw).hexdigest()
+    return {hashlib.sha256(each).hexdigest() for each in (raw, raw.replace(b"\n", b"\1"))}
 
 
 def directories_above(shared: Shared) -> list[str]:

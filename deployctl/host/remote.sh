@@ -1,8 +1,10 @@
 # What runs on a host: POSIX sh with the tools named in TOOLS, nothing of ours is installed there.
 #
-# Sent to `sh -s` behind assignments of D_* values (host/script.py); its last line calls `main`. It answers in lines
-# that begin with $D_NONCE, a random word of this one command, so noise of a login shell is never taken for an answer:
+# Sent to `sh -s` once; then each command is a subshell of assignments of D_* values (host/script.py) whose last line calls
+# `main`. It answers in lines that begin with $D_NONCE, a random word of this one command, so noise of a login shell is
+# never taken for an answer:
 #     NONCE key rest of the line
+# The shell itself says `NONCE exit STATUS` when the subshell is over, whatever became of it.
 # A step that fails says `fail CODE MESSAGE` with a code of deployctl.errors.Code and ends.
 
 say() { printf '%s %s %s\n' "$D_NONCE" "$1" "$2"; }
@@ -12,6 +14,7 @@ one_line() { printf '%s' "$1" | tr '\n\r\t' '   ' | cut -c1-400; }
 fail() { say fail "$1 $(one_line "$2")"; exit 1; }
 
 # A command on a host outlives its connection; so whoever waits for the end of our standard input kills us with it.
+# It must be gone before the command's end is told: what comes then is for the shell.
 main() {
   exec 3<&0 </dev/null
   (while read -r _; do :; done <&3; kill -s KILL 0) >/dev/null 2>&1 &
@@ -19,11 +22,18 @@ main() {
   exec 3<&-
   printf '\n'
   say began "$D_DO" # from here on a silent end is no longer that of a login shell that runs nothing
-  has_openssl || : # asked once here, for the subshells to come
   (do_"$D_DO")
   D_STATUS=$?
+  if [ "$D_STATUS" -gt 128 ]; then # the step was killed: what it had begun, a rename say, must not go on without it
+    trap '' TERM
+    kill -s TERM 0
+    say done "$D_STATUS"
+    say exit "$D_STATUS"
+    kill -s KILL 0
+  fi
   kill "$D_WATCH" 2>/dev/null
-  say exit "$D_STATUS"
+  wait "$D_WATCH" 2>/dev/null
+  say done "$D_STATUS"
   exit "$D_STATUS"
 }
 
@@ -67,6 +77,9 @@ free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-]
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
+  if at_file_limit; then
+    fail 31 "no file may be larger than $((D_MAX / 2)) KiB for $(id -un 2>/dev/null) (ulimit -f; see limits.conf there): $3"
+  fi
   if [ "$(free_inodes "$D_B")" = 0 ]; then
     fail 31 "no inodes left on $D_B: $3"
   fi
@@ -80,6 +93,14 @@ blame() {
   fi
   rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
   fail "$2" "$3"
+}
+
+# Is there a limit to the size of files, and did one of this run come as far? A limit below what dd tries below is one.
+at_file_limit() {
+  D_MAX=$(ulimit -f 2>/dev/null) # in blocks of 512 bytes
+  case $D_MAX in '' | *[!0-9]*) return 1 ;; esac
+  [ "$D_MAX" -lt 128 ] ||
+    [ -n "$(find "$D_ROOT/.deployctl/incoming/$D_RUN" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
 }
 
 do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
@@ -99,9 +120,11 @@ do_probe() {
   say inodes "$(free_inodes "$D_DIR")"
   say user "$(id -un 2>/dev/null)"
   cd "$D_ROOT" 2>/dev/null || return 0
-  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests; do
+  for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests .deployctl/history.jsonl; do
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
   done
+  [ ! -e .deployctl/history.jsonl ] || [ -f .deployctl/history.jsonl ] || say not_a_file "$D_ROOT/.deployctl/history.jsonl"
+  [ -r .deployctl/lock.d/beat ] && say beat "$(cat .deployctl/lock.d/beat 2>/dev/null)"
   [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"
@@ -129,6 +152,7 @@ do_probe() {
     tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
     printf '\n' # a torn last line has no end
   fi
+  [ -z "${D_SCAN-}" ] || (scan)
 }
 
 # ---- prepare: our directories, and nothing of a dead run in them -----------------------------------------------
@@ -141,7 +165,7 @@ do_prepare() {
 
 make_room() {
   umask 022
-  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" 2>&1) &&
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" "$D_ROOT/.deployctl/stats" 2>&1) &&
     D_ERR=$(cd "$D_ROOT/.deployctl" && mkdir -p "incoming/$D_RUN" 2>&1) ||
     blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
@@ -183,36 +207,45 @@ do_stage() {
   umask 022
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
   D_FREE=$(nearest "$D_ROOT/.deployctl")
+  [ -z "$D_SENT" ] || arrived
   case $D_FROM in
-  upload)
-    [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
-      blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
-    mv -f part "../$D_ARTIFACT"
-    unpack "../$D_ARTIFACT"
-    ;;
-  artifact) unpack "../$D_ARTIFACT" ;;
+  upload | artifact) unpack "../$D_ARTIFACT" ;;
+  delta) build ;;
   copy) copy_release "$D_BASE" ;;
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
-  verify_tree tree manifest || { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
+  note_files
+  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
+    { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
+  [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_record "$D_BASE"
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
+}
+
+arrived() {
+  [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
+    blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
+  mv -f part "../$D_ARTIFACT"
 }
 
 unpack() {
   remove tree
   mkdir tree
+  untar "$1"
+  lock_directories
+}
+
+untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   umask 0 # busybox's tar, unless root runs it, leaves modes to the umask
   case $1 in
-  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
-  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - 2>&1) ;;
+  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
+  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
   esac || {
     D_STATUS=$?
     D_DOOMED=$1
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
   umask 022
-  lock_directories
 }
 
 # Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
@@ -236,9 +269,11 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
-  rm -f "../../manifests/$D_ID.settled" "../../manifests/$D_ID.altered"
+  rm -f "../../manifests/$D_ID.altered" "../../stats/$D_ID"
+  note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
+  keep_record "$D_ID"
   sync_release
   settle "../../manifests/$D_ID"
 }
@@ -251,6 +286,7 @@ do_reverify() {
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
   cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
+  note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   settle "$D_ROOT/.deployctl/manifests/$D_ID"
 }
 
@@ -280,17 +316,30 @@ settle() {
 # The live release that should stay: only when something in it is newer than its manifest is it read again.
 do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
+  D_WRONG=$(not_linked)
+  if [ -n "$D_WRONG" ]; then
+    if [ -n "$D_DRY" ]; then say touched "$D_WRONG"; else say edited "$D_WRONG"; fi
+    return 0
+  fi
   [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"
 }
 
+not_linked() { # what came to be shared since it was staged, or whose link is gone
+  (
+    share_dir() { [ "$(readlink "$D_ID/$1" 2>/dev/null)" = "$2shared/$1" ] || { one_line "$1 is not linked to shared/$1"; exit 1; }; }
+    share_file() { share_dir "$@"; }
+    share
+  )
+}
+
 # A staged release that is not what its manifest says and that was never live.
 do_discard() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ "$(readlink current 2>/dev/null)" = "releases/$D_ID" ] && fail 33 "$D_ID is live"
-  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled" ".deployctl/manifests/$D_ID.altered"
+  rm -f ".deployctl/manifests/$D_ID" ".deployctl/manifests/$D_ID.settled" ".deployctl/manifests/$D_ID.altered" ".deployctl/stats/$D_ID"
   mv "releases/$D_ID" ".deployctl/incoming/$D_RUN/old" && remove ".deployctl/incoming/$D_RUN/old"
 }
 
@@ -332,6 +381,7 @@ link_shared() {
 # ---- activate and revert: one rename, read back -------------------------------------------------------------------
 
 do_activate() {
+  prove_lock # first: whoever took it may have removed what the checks below look at
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
   [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
@@ -361,11 +411,16 @@ record() { # behind a torn last line, as a crash leaves it, not onto it
   printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
 }
 
-# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none.
+# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none. A link that is not ours any
+# more is left alone. Says `reverted` where it switched back, also when that was an earlier try whose answer got lost.
 do_revert() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
   D_NOW=$(readlink current 2>/dev/null)
+  D_MARK=.deployctl/incoming/$D_RUN/reverted
+  D_BACK=
   if [ "$D_NOW" = "releases/$D_ID" ]; then
+    D_BACK=1
+    (: >"$D_MARK") 2>/dev/null
     if [ -n "$D_PREVIOUS" ]; then
       switch_to "$D_PREVIOUS"
     else
@@ -373,10 +428,15 @@ do_revert() {
     fi
     record "$D_RECORD"
   fi
+  [ -z "$D_BACK" ] && [ ! -e "$D_MARK" ] || say reverted yes
   say live "$(readlink current 2>/dev/null)"
 }
 
 do_confirm() { # the record comes last: a host that is killed in between is confirmed, and swept, by the next push
+  if [ -n "${D_ID-}" ] && [ "$(readlink "$D_ROOT/current" 2>/dev/null)" != "releases/$D_ID" ]; then
+    say live "$(readlink "$D_ROOT/current" 2>/dev/null)" # another run was here, and what it made live is its own to confirm
+    return 0
+  fi
   cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
   if (cd .. && owned); then
     for D_T in * .[!.]*; do
@@ -391,8 +451,7 @@ do_confirm() { # the record comes last: a host that is killed in between is conf
 
 # After an abort: the unproven goes, proven artifacts and staged trees stay.
 do_clean() {
-  cd "$D_ROOT/.deployctl/incoming" 2>/dev/null || return 0
-  drop_run "$D_RUN"
+  (cd "$D_ROOT/.deployctl/incoming" 2>/dev/null && drop_run "$D_RUN")
   say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Self
@@ -36,31 +36,55 @@ def library(name: str) -> str:
     return re.sub(r"(?m)^\s*(#.*)?\n", "", text)
 
 
-_BASE = library("remote.sh") + library("verify.sh")
-_MOMENTS = library("moments.sh")
-_PARTS = (_MOMENTS, library("reading.sh"))
-_UPON_MOMENTS = tuple(library(name) for name in ("upkeep.sh", "everyday.sh"))  # these use its functions
+_BASE = "base"
+_TEXTS = {
+    _BASE: library("remote.sh") + library("verify.sh"),
+    **{
+        name: library(f"{name}.sh")
+        for name in ("moments", "compare", "delta", "reading", "upkeep", "everyday")
+    },
+}
+_COMPARE = frozenset(
+    {"verify", "whole", "ready", "inspect", "activate"}
+)  # look at a release with functions of compare.sh
+_UPON_MOMENTS = ("upkeep", "everyday")  # these use its functions
+_UPON_DELTA = frozenset({"probe", "stage", "prune"})
 
 
-def functions_for(name: str) -> str:
-    """Return what `do_<name>` needs: remote.sh with verify.sh, and the part that defines it."""
-    if f"do_{name}()" in _BASE:
-        return _BASE + (_MOMENTS if name == "activate" else "")
-    if part := next((part for part in _UPON_MOMENTS if f"do_{name}()" in part), None):
-        return _BASE + _MOMENTS + part
-    return _BASE + next(part for part in _PARTS if f"do_{name}()" in part)
+def parts_for(name: str) -> tuple[str, ...]:
+    """Return the parts that `do_<name>` needs, in order: remote.sh with verify.sh, and those that define it and what it calls."""
+    home = next(part for part, text in _TEXTS.items() if f"do_{name}()" in text)
+    needed = [
+        _BASE,
+        *(["moments"] if name == "activate" or home in _UPON_MOMENTS else []),
+        *(["compare"] if name in _COMPARE else []),
+        *(["delta"] if name in _UPON_DELTA else []),
+        home,
+    ]
+    return tuple(dict.fromkeys(needed))
+
+
+def functions_of(parts: Iterable[str]) -> str:
+    return "".join(_TEXTS[part] for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One remote command: `do_<name>` of remote.sh with values; `text` is what is sent, `nonce` frames the answer."""
+    """One remote command: `do_<name>` of remote.sh with values; `nonce` frames its answer.
+
+    `body` is one subshell, so a shell that carries it out is as it was; it has to know the functions of `parts`.
+    """
 
     name: str
     nonce: str
-    text: str
-    head: (
-        str  # `text` without the shell functions and without the values of a hook's environment, for --debug
-    )
+    parts: tuple[str, ...]
+    body: str
+    head: str  # without the shell functions and without the values of a hook's environment, for --debug
+
+    @property
+    def text(self) -> str:
+        """What a new shell needs to carry it out."""
+        return functions_of(self.parts) + self.body
 
     @classmethod
     def build(
@@ -80,7 +104,9 @@ class Script:
         lines.append(share_function(shared or Shared()))
         head = [f"sh -s <<: do_{name}", *lines[1:], *(f"export {key}=…" for key in environment or {})]
         lines.append(environment_function(environment or {}))
-        return cls(name, nonce, "\n".join([*lines, functions_for(name) + "main", ""]), "\n".join(head))
+        # One compound command: a line behind it that has not been read yet would be taken by whoever watches the input.
+        body = "\n".join(["{ (", *lines, "main", ")", f"printf '{nonce} exit %s\\n' $?; }}", ""])
+        return cls(name, nonce, parts_for(name), body, "\n".join(head))
 
 
 def share_function(shared: Shared) -> str:
@@ -176,7 +202,8 @@ class Answer:
             code, _, message = text.partition(" ")
             if number(code) not in set(Code):
                 raise HostError(Code.LOST, f"the host's answer makes no sense: {printable(text[:100])}")
-            raise HostError(Code(int(code)), printable(message))
+            by = self.one("taken_by")
+            raise HostError(Code(int(code)), printable(message), data={"taken_by": by} if by else {})
         if self.status != 0:
             said = printable(self.noise.strip()[-300:])
             raise HostError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
@@ -13,13 +15,22 @@ from deployctl.host.credentials import Credentials
 from deployctl.host.facts import Facts, parse_history
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
-from deployctl.host.lock import BEAT_S, LEASE_S, Lock, take_lock
+from deployctl.host.lock import BEAT_S, LEASE_S, Beat, Lock, named, take_lock
 from deployctl.host.operation import Operation
 from deployctl.host.script import Answer, Script
-from deployctl.host.shell import run_script
+from deployctl.host.shell import Shell, run_script
 from deployctl.host.tap import hide
 from deployctl.host.target import Target
-from deployctl.model import Shared
+from deployctl.host.throttle import Throttle
+from deployctl.model import Phase, Shared
+
+FORWARD = frozenset(
+    {Phase.UPLOAD, Phase.STAGE, Phase.ACTIVATE, Phase.CHECK}
+)  # what is only done under our lock
+BACK = frozenset(
+    {Phase.REVERT, Phase.CLEAN}
+)  # what is done without it too, and touches nothing that is not ours
+PROVE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class Site:
     timeout_s: float
     environments: dict[str, dict[str, str]] = field(default_factory=dict)  # vars of each host, for hooks
     secrets: tuple[str, ...] = ()  # values that no output may show
+    rate_bytes_s: float | None = None  # what a worker may send until it is told its share
     debug: bool = False  # tell every remote command as it is sent
 
 
@@ -45,10 +57,15 @@ class Session:
     host: str
     site: Site
     jumps: JumpCache
+    throttle: Throttle = field(default_factory=Throttle)
     facts: Facts | None = None
     lock: Lock | None = None
     _lock_values: Mapping[str, str] = field(default_factory=dict)
+    _beat: Beat | None = None
     _connection: Connection | None = None
+    _shell: Shell | None = None  # waits for the next script
+    _spare: Shell | None = None  # waits for the lock
+    _starting: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -68,27 +85,61 @@ class Session:
                     deadline=time.monotonic() + timeout_s,
                     jumps=self.jumps,
                 )
+                self._connection.make_room = self._make_room
             return self._connection
+
+    def saw(self, probe: Answer) -> None:
+        """Remember the sign of life of a lease that another run holds: its time runs from here on."""
+        beat = probe.one("beat")
+        self._beat = Beat(beat, time.monotonic()) if beat else None
 
     def take_lock(self, operation: Operation, values: Mapping[str, str]) -> Answer:
         """Take the lock of this run; the answer has `locked` when it is ours, `held` when another run has it."""
         settings = {**values, "BEAT_S": str(BEAT_S), "LEASE_S": str(LEASE_S)}
+        if self._beat is not None:
+            settings |= self._beat.values()
         taken = take_lock(
             self.connection(operation.timeout_s),
             self.script("lock", settings),
             timeout_s=operation.timeout_s,
             cancel=operation.cancel,
+            spare=self._take_spare(),
         )
         if isinstance(taken, Answer):
             return taken
         self.lock, self._lock_values = taken, values
         return taken.answer
 
+    def start_spare(self, timeout_s: float) -> None:
+        """Begin to start the shell that will hold the lock, while the probe is on its way there and back."""
+        connection = self.connection(timeout_s)
+
+        def start() -> None:
+            with contextlib.suppress(Exception):  # then the lock starts its own, and tells what was wrong
+                shell = Shell.start(connection, timeout_s)
+                with self._lock:
+                    self._spare = shell
+
+        self._starting = threading.Thread(target=start, name=f"spare shell {self.host}", daemon=True)
+        self._starting.start()
+
+    def _take_spare(self) -> Shell | None:
+        if self._starting is not None:
+            self._starting.join()
+        with self._lock:
+            shell, self._spare, self._starting = self._spare, None, None
+        return shell
+
     def _keep_lock(self, operation: Operation) -> None:
-        """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between."""
+        """Take the lock anew when it went with a lost connection; HostError LOCKED if another run came between.
+
+        On the way back that is none: what is ours there is taken back all the same.
+        """
         if self.lock is None or self.lock.connection.alive:
             return
-        answer = self.take_lock(operation, self._lock_values)
+        answer = self.take_lock(operation, {**self._lock_values, "AGAIN": "1"})
+        if operation.phase in BACK:
+            return
         if answer.one("locked") is None:
             raise HostError(
                 Code.LOCKED, "the lock went with the lost connection, and another run has taken it"
@@ -118,13 +169,62 @@ class Session:
         if self.site.debug:
             for line in script.head.splitlines():
                 operation.log("command", hide(line, self.site.secrets))
-        return run_script(
-            self.connection(operation.timeout_s),
-            script,
-            timeout_s=timeout_s or operation.timeout_s,
-            cancel=operation.cancel,
-            tap=tap,
+        connection = self.connection(operation.timeout_s)
+        # Whatever a hook does to its shell and its process group, no other command feels it.
+        lasting: dict[str, Any] = (
+            {} if tap else {"kept": self._take_shell(connection), "keep": self._keep_shell}
         )
+        try:
+            return run_script(
+                connection,
+                script,
+                timeout_s=timeout_s or operation.timeout_s,
+                cancel=operation.cancel,
+                tap=tap,
+                **lasting,
+            )
+        except HostError as error:
+            self._refuse_without_lock(operation, error)
+            raise named(error) from error
+
+    def _take_shell(self, connection: Connection) -> Shell | None:
+        with self._lock:
+            shell, self._shell = self._shell, None
+        if shell is None or (shell.connection is connection and shell.usable):
+            return shell
+        shell.close()
+        return None
+
+    def _keep_shell(self, shell: Shell) -> None:
+        with self._lock:
+            spare, self._shell = self._shell, shell
+        if spare is not None:
+            spare.close()
+
+    def _make_room(self) -> None:
+        """Give up the shell that waits, for a server that allows few sessions on a connection."""
+        with self._lock:
+            shell, self._shell = self._shell, None
+        if shell is not None:
+            shell.close()
+
+    def _refuse_without_lock(self, operation: Operation, error: HostError) -> None:
+        """Whoever took our lock may have removed what a command of ours needed: then that is the failure's cause."""
+        lock = self.lock
+        if (
+            lock is None
+            or lock.held
+            or not lock.connection.alive
+            or error.code is Code.LOCKED
+            or operation.phase not in FORWARD
+        ):
+            return
+        try:
+            script = self.script("prove_owned")
+            run_script(lock.connection, script, timeout_s=PROVE_S, cancel=operation.cancel)
+        except HostError as found:
+            if found.code is Code.LOCKED:
+                raise named(found) from error
 
     def script(
         self,

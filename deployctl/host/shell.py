@@ -1,4 +1,4 @@
-"""Runs one script on a host over an open connection: framed answer, both streams drained, every wait bounded."""
+"""Runs scripts on a host over an open connection: framed answers, both streams drained, every wait bounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from deployctl.errors import Code, HostError
-from deployctl.host.script import COMMAND, Answer, Script, printable
+from deployctl.host.failures import TIMEOUT_HINT
+from deployctl.host.script import COMMAND, Answer, Script, functions_of, printable
 
 if TYPE_CHECKING:
     import paramiko
@@ -54,6 +55,73 @@ class Cancel:
             raise Cancelled
 
 
+class Shell:
+    """A `sh -s` on the host that can carry out one script after the other; `close` from any thread ends it.
+
+    Opening a channel and starting a shell on it costs two round trips and four processes there; a shell that is kept
+    costs one round trip a script.
+    """
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel) -> None:
+        self.connection = connection
+        self._channel = channel
+        self._known: set[str] = set()  # parts it was sent
+
+    @classmethod
+    def start(cls, connection: Connection, timeout_s: float) -> Shell:
+        """Start one. HostError, or what paramiko raises."""
+        channel = connection.open_session(timeout_s)
+        try:
+            channel.settimeout(timeout_s)
+            channel.exec_command(COMMAND)
+        except BaseException:
+            channel.close()
+            raise
+        return cls(connection, channel)
+
+    @property
+    def usable(self) -> bool:
+        return self.connection.alive and not self._channel.closed and not self._channel.exit_status_ready()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def converse(
+        self,
+        script: Script,
+        deadline: float,
+        cancel: Cancel,
+        tap: Callable[[str, bytes], None] | None = None,
+        until: str = "exit",
+    ) -> Answer:
+        """Have `script` carried out; the answer has no status when the shell ended, or the deadline came, before it.
+
+        `until` names the word to wait for, in place of the end, in a script that goes on.
+        """
+        channel = self._channel
+        answer = Answer(script.nonce, tap=partial(tap, "stdout") if tap else None)
+        errors = Answer.of_errors(script.nonce, partial(tap, "stderr") if tap else answer.add_noise_bytes)
+        while channel.recv_stderr_ready():  # late words of the script before
+            channel.recv_stderr(RECEIVE_BYTES)
+        channel.settimeout(max(0.1, deadline - time.monotonic()))
+        new = [part for part in script.parts if part not in self._known]
+        channel.sendall((functions_of(new) + script.body).encode("utf-8", "surrogateescape"))
+        self._known.update(new)
+        channel.settimeout(LOOK_S)
+        while answer.status is None and answer.one(until) is None and time.monotonic() < deadline:
+            cancel.check()
+            if not channel.recv_stderr_ready() or channel.recv_ready():
+                with contextlib.suppress(TimeoutError):
+                    data = channel.recv(RECEIVE_BYTES)
+                    answer.feed(data)
+                    if not data:
+                        break
+            if channel.recv_stderr_ready():
+                errors.feed(channel.recv_stderr(RECEIVE_BYTES))
+        _rest_of_errors(channel, answer, errors)
+        return answer
+
+
 def run_script(
     connection: Connection,
     script: Script,
@@ -61,58 +129,59 @@ def run_script(
     timeout_s: float,
     cancel: Cancel | None = None,
     tap: Callable[[str, bytes], None] | None = None,
+    kept: Shell | None = None,
+    keep: Callable[[Shell], None] = Shell.close,
 ) -> Answer:
     """Run `script` and return its answer; HostError when it failed, timed out or the host was lost.
 
-    `tap` is given what a hook prints, as it comes: the stream's name and bytes.
+    `tap` is given what a hook prints, as it comes: the stream's name and bytes. `kept` is a shell to use in place of a new
+    one, `keep` takes the shell when it can be used again.
 
     Closing the channel ends the command on the host, with its children: remote.sh watches its standard input.
     """
     cancel = cancel or Cancel()
     deadline = time.monotonic() + timeout_s
-    channel = connection.open_session(timeout_s)
+    answer = Answer(script.nonce)
+    shell = kept
     try:
-        cancel.on_cancel(channel.close)
-        answer = _converse(channel, script, deadline, cancel, tap)
+        if shell is not None:
+            cancel.on_cancel(shell.close)
+            with contextlib.suppress(OSError):  # it may have ended since it was last used
+                answer = shell.converse(script, deadline, cancel, tap)
+            cancel.check()
+        if not answer.fields and answer.status is None and time.monotonic() < deadline:
+            # Nothing has begun there: that shell was gone already.
+            if shell is not None:
+                shell.close()
+            shell = Shell.start(connection, max(0.1, deadline - time.monotonic()))
+            cancel.on_cancel(shell.close)
+            answer = shell.converse(script, deadline, cancel, tap)
     except (HostError, Cancelled):
+        _close(shell)
         raise
     except Exception as error:
+        _close(shell)
         cancel.check()
+        if isinstance(error, TimeoutError) and connection.alive:
+            said = f"no answer to the remote command within {timeout_s:g} s"
+            raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT) from error
         raise connection.why(error) from error
-    finally:
-        channel.close()
-    if answer.status is None:
+    except BaseException:
+        _close(shell)
+        raise
+    if answer.status is None or answer.one("done") is None:
+        _close(shell)
         cancel.check()
         raise _ended_early(connection, script, answer, deadline, timeout_s)
+    if shell is not None:
+        (keep if shell.usable else Shell.close)(shell)
     answer.raise_failure()
     return answer
 
 
-def _converse(
-    channel: paramiko.Channel,
-    script: Script,
-    deadline: float,
-    cancel: Cancel,
-    tap: Callable[[str, bytes], None] | None,
-) -> Answer:
-    answer = Answer(script.nonce, tap=partial(tap, "stdout") if tap else None)
-    errors = Answer.of_errors(script.nonce, partial(tap, "stderr") if tap else answer.add_noise_bytes)
-    channel.settimeout(max(0.1, deadline - time.monotonic()))
-    channel.exec_command(COMMAND)
-    channel.sendall(script.text.encode("utf-8", "surrogateescape"))
-    channel.settimeout(LOOK_S)
-    while answer.status is None and time.monotonic() < deadline:
-        cancel.check()
-        if not channel.recv_stderr_ready() or channel.recv_ready():
-            with contextlib.suppress(TimeoutError):
-                data = channel.recv(RECEIVE_BYTES)
-                answer.feed(data)
-                if not data:
-                    break
-        if channel.recv_stderr_ready():
-            errors.feed(channel.recv_stderr(RECEIVE_BYTES))
-    _rest_of_errors(channel, answer, errors)
-    return answer
+def _close(shell: Shell | None) -> None:
+    if shell is not None:
+        shell.close()
 
 
 def _rest_of_errors(channel: paramiko.Channel, answer: Answer, errors: Answer) -> None:
@@ -140,7 +209,7 @@ def _ended_early(
         return HostError(
             Code.TIMED_OUT,
             f"the remote command was silent or busy for {timeout_s:g} s and was stopped",
-            hint="--timeout sets how long a phase may take on a host",
+            hint=TIMEOUT_HINT,
             data={"group": answer.one("group")} if answer.one("group") else {},
         )
     if not answer.fields:

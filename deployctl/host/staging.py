@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from deployctl.errors import Code, HostError
 from deployctl.host.facts import Facts
-from deployctl.host.layout import artifact_name, part_path
+from deployctl.host.layout import part_path
 from deployctl.host.operation import Operation
 from deployctl.host.session import Session
 from deployctl.host.upload import upload
@@ -28,26 +28,34 @@ class Action(StrEnum):
     REUSE = "reuse"  # staged already, under this id
     COPY = "copy"  # another release there has the same tree
     ARTIFACT = "artifact"  # its artifact is there, proven by an earlier run
+    DELTA = "delta"  # built from a release there and what that lacks
     UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one host is to be staged with; digests are SHA-256 in hex, `modes` the types and modes in the tree."""
+    """What one host is to be staged with; digests are SHA-256 in hex, `modes` the types and modes in the tree.
+
+    Without a `path` nothing is sent: what is needed is there.
+    """
 
     action: Action
     release: str
     tree: str
     shape: str
     shape_shared: str
+    sizes: str
     modes: str
     unpacked_bytes: int
     entries: int
-    codec: str
+    artifact: str  # its name on the host
     path: str
     size_bytes: int
     sha256: str
-    base: str = ""  # the release to copy, for COPY
+    files: int = 0  # whose content is sent
+    base: str = ""  # the release to copy, for COPY, or to build upon, for DELTA
+    base_tree: str = ""
+    links: str = "copy"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,16 +64,20 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         return cls(**{**data, "action": Action(data["action"])})
 
-    def values(self, source: str) -> dict[str, str]:
-        """Return what remote.sh needs to know, to stage from `source`."""
+    def values(self) -> dict[str, str]:
+        """Return what remote.sh needs to know to stage it."""
         return {
-            "FROM": source,
+            "FROM": self.action,
+            "SENT": "1" if self.path else "",
+            "SIZES": self.sizes,
+            "BASE_TREE": self.base_tree,
+            "HARD": "1" if self.links == "hard" else "",
             "ID": self.release,
             "TREE": self.tree,
             "SHAPE": self.shape,
             "SHAPE_SHARED": self.shape_shared,
             "MODES": self.modes,
-            "ARTIFACT": artifact_name(self.tree, self.codec),
+            "ARTIFACT": self.artifact,
             "SIZE": str(self.size_bytes),
             "SHA": self.sha256,
             "BASE": self.base,
@@ -73,40 +85,37 @@ class Plan:
 
 
 def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
-    """Put the release on the host, verified; return `{"bytes": sent}`. HostError, Cancelled."""
+    """Put the release on the host, verified; return `{"bytes": sent}`. HostError, Cancelled.
+
+    With `{"again": why}` in addition, what was there is not what it claims to be: the run goes on with another way.
+    """
     operation.begin(Phase.UPLOAD)
-    session.run(operation, "prepare")
-    if plan.action is not Action.UPLOAD:
-        operation.ok(bytes=0, action=plan.action)
-        operation.begin(Phase.STAGE)
-        try:
-            _stage_local(session, plan, operation)
-        except HostError as error:
-            if error.code is not Code.DIGEST:
-                raise
-            # What was there is not what it claims to be; the upload is, so the run goes on with it.
-            operation.begin(Phase.UPLOAD)
-        else:
-            operation.ok(action=plan.action)
-            return {"bytes": 0}
-    sent_bytes = _send(session, plan, operation)
-    operation.ok(bytes=sent_bytes, action=Action.UPLOAD)
+    if session.lock is None:  # taking it prepares as well
+        session.run(operation, "prepare")
+    sent_bytes = _send(session, plan, operation) if plan.path else 0
+    told = {"action": plan.action, **({"base": plan.base} if plan.base else {})}
+    operation.ok(bytes=sent_bytes, files=plan.files, **told)
     operation.begin(Phase.STAGE)
-    session.run(operation, "stage", plan.values("upload"))
-    operation.ok(action=Action.UPLOAD)
+    try:
+        _build(session, plan, operation)
+    except HostError as error:
+        if error.code is not Code.DIGEST or plan.action is Action.UPLOAD:
+            raise
+        return {"bytes": sent_bytes, "again": error.message}
+    operation.ok(**told)
     return {"bytes": sent_bytes}
 
 
-def _stage_local(session: Session, plan: Plan, operation: Operation) -> None:
-    if plan.action is Action.REUSE:
-        try:
-            session.run(operation, "reverify", plan.values("reuse"))
-        except HostError as error:
-            if error.code is Code.DIGEST:
-                session.run(operation, "discard", {"ID": plan.release})
-            raise
-    else:
-        session.run(operation, "stage", plan.values(plan.action))
+def _build(session: Session, plan: Plan, operation: Operation) -> None:
+    if plan.action is not Action.REUSE:
+        session.run(operation, "stage", plan.values())
+        return
+    try:
+        session.run(operation, "reverify", plan.values())
+    except HostError as error:
+        if error.code is Code.DIGEST:
+            session.run(operation, "discard", {"ID": plan.release})
+        raise
 
 
 def _send(session: Session, plan: Plan, operation: Operation) -> int:
@@ -121,6 +130,7 @@ def _send(session: Session, plan: Plan, operation: Operation) -> int:
             stall_s=operation.timeout_s,
             cancel=operation.cancel,
             progress=lambda done: operation.bytes(done, plan.size_bytes),
+            throttle=session.throttle,
         )
     except HostError as error:
         if "scp" not in error.data:

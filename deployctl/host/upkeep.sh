@@ -39,9 +39,11 @@ do_prune() {
   D_LIVE=$(cd -P current 2>/dev/null && pwd -P)
   D_HERE=$(pwd -P)
   D_STUCK=
+  hold_live
   for D_T in $D_IDS; do
     prune_release "$D_T"
   done
+  [ -z "$D_SHARES" ] || renew_record "$D_SHARES"
   prune_manifests
   prune_artifacts
   rm -f .deployctl/version.?* .deployctl/lock.owner.?*
@@ -49,6 +51,16 @@ do_prune() {
     [ ! -d "$D_T" ] || drop_run "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
   done
   [ -z "$D_STUCK" ] || fail 32 "$D_STUCK"
+}
+
+hold_live() { # the release whose inodes lose names, where releases share them
+  D_SHARES=
+  [ -n "$D_IDS" ] || return 0
+  case $D_LIVE in "$D_HERE"/releases/*) D_T=${D_LIVE#"$D_HERE"/releases/} ;; *) return 0 ;; esac
+  D_T=${D_T%%/*}
+  ours "$D_T" && [ -n "$(find "releases/$D_T" -type f -links +1 2>/dev/null | head -n 1)" ] || return 0
+  D_SHARES=$D_T
+  hold_record "$D_SHARES"
 }
 
 prune_release() {
@@ -59,15 +71,16 @@ prune_release() {
     D_STUCK="${D_STUCK:-cannot move releases/$1 away: $(one_line "$D_ERR")}"
     return
   fi
-  rm -f ".deployctl/manifests/$1" ".deployctl/manifests/$1.settled" ".deployctl/manifests/$1.altered"
+  rm -f ".deployctl/manifests/$1" ".deployctl/manifests/$1.settled" ".deployctl/manifests/$1.altered" ".deployctl/stats/$1"
   say removed "$1"
   remove "$D_AWAY/$1" || D_STUCK="${D_STUCK:-cannot remove all of releases/$1: the rest is in $D_ROOT/$D_AWAY}"
 }
 
 prune_manifests() { # of releases that are gone
-  for D_T in .deployctl/manifests/*; do
+  for D_T in .deployctl/manifests/* .deployctl/stats/*; do
     D_NAME=${D_T##*/}
     D_NAME=${D_NAME%.settled}
+    D_NAME=${D_NAME%.altered}
     case $D_NAME in
     [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]Z-????????)
       [ -e "releases/$D_NAME" ] || [ -L "releases/$D_NAME" ] || rm -f "$D_T"

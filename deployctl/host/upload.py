@@ -16,6 +16,7 @@ from deployctl.host.burst import BURST_BYTES, PACKET_BYTES, BurstChannel
 from deployctl.host.peer import Pace
 from deployctl.host.script import printable
 from deployctl.host.shell import Cancel, Cancelled
+from deployctl.host.throttle import Throttle
 
 if TYPE_CHECKING:
     from deployctl.host.connection import Connection
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
 FAST_S = 0.02  # a read that follows the last one so soon may be twice as long as that one
 MIN_RATE_BYTES_S = 1024
+NOISE_HINT = (
+    "a login shell that prints on standard output breaks scp: `ssh HOST true` must print nothing, "
+    "so have ~/.bashrc and the like say something in interactive shells only"
+)
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./@%+=:,-")
 
 
@@ -53,6 +58,7 @@ class _Source:
         self._step_bytes = PACKET_BYTES
         self.sent_bytes = 0
         self.pace: Pace | None = None
+        self.throttle = Throttle()
 
     def read(self, limit: int) -> bytes:
         self._cancel.check()
@@ -63,7 +69,9 @@ class _Source:
         # A burst on a slow link would hold up a cancel, and hide progress.
         grown = 2 * self._step_bytes if since_s < FAST_S else PACKET_BYTES
         self._step_bytes = SLOW_BYTES if since_s > 0.5 else min(grown, limit)
-        want = min(self._step_bytes, self._size_bytes - self.sent_bytes)
+        want = min(self.throttle.step(self._step_bytes), self._size_bytes - self.sent_bytes)
+        self.throttle.take(want, self._cancel.event)
+        self._cancel.check()
         data = self._file.read(want)  # less than was asked for is no end: a network's file system may give it
         if want and not data:
             raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
@@ -88,6 +96,7 @@ def upload(
     stall_s: float,
     cancel: Cancel,
     progress: Callable[[int], None] = lambda _bytes: None,
+    throttle: Throttle | None = None,
 ) -> int:
     """Send `source` to `remote_path` and return its size in bytes.
 
@@ -100,6 +109,7 @@ def upload(
         reader = _Source(file, size_bytes, cancel, progress)
         channel = connection.open_session(stall_s)
         client.channel = BurstChannel(channel)
+        reader.throttle = throttle or reader.throttle
         reader.pace = Pace(channel, connection.transport.wire)
         cancel.on_cancel(channel.close)
         try:
@@ -128,9 +138,22 @@ def _failure(
         )
     if not connection.alive:
         return connection.why()
+    if isinstance(error, SCPException) and _is_no_scp(error):
+        return HostError(
+            Code.LOST, f"scp on the host said: {_words(error)}", hint=NOISE_HINT, data={"noise": True}
+        )
     if isinstance(error, SCPException):
         return HostError(Code.LOST, f"scp on the host said: {_words(error)}", data={"scp": True})
-    return connection.why(error)
+    why = connection.why(error)
+    if not connection.transport.is_active():
+        return why
+    said = f"scp ended on the host without a word, at {sent_bytes} of {size_bytes} bytes"  # as one that is killed does
+    return HostError(Code.LOST, said, data={"scp": True})
+
+
+def _is_no_scp(error: SCPException) -> bool:
+    """Whether what came was no answer of scp's protocol at all; scp.py has these words of its own for it."""
+    return bool(error.args) and str(error.args[0]).startswith("Invalid response")
 
 
 def _words(error: SCPException) -> str:

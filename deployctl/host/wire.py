@@ -139,6 +139,7 @@ def dial(address: str, port: int, deadline: float) -> socket.socket:
             _tune(link)
             link.settimeout(left_s / (len(found) - number))
             link.connect(where)
+            _bound(link)
         except OSError as error:
             link.close()
             errors[str(where[0])] = error
@@ -163,11 +164,15 @@ def _words(error: OSError) -> str:
 def _tune(link: socket.socket) -> None:
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         # Without it the kernel holds seconds of a slow link's upload, which go on flowing after an abort.
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
+
+
+def _bound(link: socket.socket) -> None:
+    """Let what is sent and not acknowledged end a connection; before, it would cut a longer connect_timeout short."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
 
 
 class Proxy:

@@ -47,7 +47,7 @@ def make_reporter(
     environ: Mapping[str, str],
     fold: Fold | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Reporter:
+) -> Guarded:
     """Choose how a run is shown; `verbosity` is -1 quiet, 0, or 1 and more. A stream may be None: closed.
 
     `auto` is live on a terminal that can move its cursor and is no CI log, else plain. `live` without such a terminal is
@@ -89,6 +89,11 @@ class Guarded:
         self._out = out
         self._err = err
         self._told = False
+
+    @property
+    def lost(self) -> str | None:
+        """Why standard output could not be written, None when all of it was."""
+        return self._out.lost
 
     def event(self, event: Mapping[str, Any]) -> None:
         self._call(self._inner.event, event)

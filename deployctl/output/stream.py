@@ -24,6 +24,7 @@ class SafeStream:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.off = stream is None or stream.closed
+        self.lost: str | None = None  # why it could not be written; a reader that left is no loss
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self._held: deque[str] = deque()
         self._held_size = 0
@@ -91,8 +92,10 @@ class SafeStream:
             except BlockingIOError:  # somebody made it non-blocking; what did not go is in its buffer
                 if not wait:
                     return
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 self.off = True
+                if not isinstance(error, BrokenPipeError):
+                    self.lost = getattr(error, "strerror", None) or str(error)
         if self.off:
             self._held.clear()
             self._held_size = 0

@@ -230,6 +230,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         return f"unchanged: {live}" if live else "unchanged"
     to_send = number(plan, "bytes_to_send")
     told = f"send {numbers.size(to_send)}" if to_send else "send nothing, it has all of it"
+    if action == "delta" and to_send:
+        told += f" as a delta with {number(plan, 'files_to_send')} files".replace(" 1 files", " 1 file")
     counts = [
         f"{number(plan, key)} {'files ' * (position == 0)}{key}".replace("1 files ", "1 file ")
         if key in plan

@@ -36,7 +36,7 @@ def activate(
 
 
 def _perform(run: Run, wanted: str) -> Result:
-    members = run.connect()
+    members = run.connect(locks=True)
     if run.fleet.stopping():
         return run.stopped_before_live()
     held = {m.name: matching(m.facts, wanted) for m in members if m.facts}

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployctl.errors import Exit, SourceError, UsageError
+from deployctl.errors import Code, Exit, SourceError, UsageError
 from deployctl.host.script import printable
-from deployctl.inventory import Inventory
+from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.events import Observer
 from deployctl.release.loop import TURN_S, LeaveAtOnce
@@ -168,7 +168,7 @@ class _Copy:
 
     def perform(self) -> Result:
         run = self._run
-        members = run.connect()
+        members = run.connect(locks=True)
         if run.fleet.stopping() or not run.lock(members):
             return run.stopped_before_live()
         working = self._send(members)
@@ -193,6 +193,7 @@ class _Copy:
 
         run.fleet.each("copy_send", members, command)
         run.fleet.progress(last=True)
+        self._refuse_two_places(members)
         working = []
         for member in members:
             self._places[member.name] = member.answer.get("to", "")
@@ -204,6 +205,18 @@ class _Copy:
             data = {"to": self._places[member.name]}
             run.events.host(member.name, Phase.COPY, State.OK, message="unchanged", data=data)
         return working
+
+    def _refuse_two_places(self, members: Sequence[Member]) -> None:
+        """A DEST that is a directory on some hosts only would give the file two places: none of them is meant."""
+        into = [m for m in members if m.answer.get("into")]
+        if self._run.fleet.stopping() or len(into) in {0, len(members)}:
+            return
+        others = fold(m.name for m in members if m not in into)
+        name = self._values["DEST"]
+        said = f"{name} is a directory on {fold(m.name for m in into)}, not on {others}"
+        for member in into:
+            hint = f"{name}/ means the directory everywhere; else write the whole path of the file"
+            self._run.fleet.fail(member, Code.NOT_PERMITTED, said, data={"hint": hint})
 
     def _touch(self, member: Member) -> dict[str, Any]:
         member.may_have_switched = True

@@ -6,6 +6,7 @@ is given. A host stays with the worker that connected to it as long as that live
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,10 +14,12 @@ from typing import Any
 
 from deployctl.engine.child import Message
 from deployctl.engine.crew import Arrival
+from deployctl.engine.worker import ForkError
 from deployctl.errors import Code
 from deployctl.model import Phase, State
 from deployctl.release.loop import TURN_S, Loop
 from deployctl.release.member import Member
+from deployctl.release.uplink import Uplink
 
 CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's MaxStartups begins to drop at 10
 CONNECT_GRACE_S = 1.0  # on an abort a probe under way may end, so that one knows what is live
@@ -41,6 +44,7 @@ class Fleet:
         self._cancelled_at: float | None = None
         self._others: list[Callable[[Arrival], bool]] = []
         self.members = {member.name: member for member in members}
+        self.uplink = Uplink(loop.crew, None)
         self.tolerated = 0
         self.intolerable = frozenset({Code.HOST_KEY, Code.LOCKED})
         self.speaks_as: str | None = (
@@ -92,8 +96,31 @@ class Fleet:
         """
         self._minor = minor
         waiting = deque(members)
+        for member in waiting:
+            member.answer = {}
+        try:
+            self._drive(do, waiting, set(), arguments, together, timeout_s or self._timeout_s, stoppable)
+        finally:
+            self._minor = False
+
+    def halt(self) -> None:
+        """Stop, and wait until what is still under way has ended: for whoever was torn out of `each`."""
+        self.stop()
+        busy = {member.name for member in self if member.doing is not None}
+        self._drive("halt", deque(), busy, lambda _member: {}, together=True, timeout_s=0, stoppable=True)
+
+    def _drive(
+        self,
+        do: str,
+        waiting: deque[Member],
+        busy: set[str],
+        arguments: Arguments,
+        together: bool,
+        timeout_s: float,
+        stoppable: bool,
+    ) -> None:
+        """Give `do` to the `waiting`, and wait for them and for the `busy`."""
         retried: set[str] = set()
-        busy: set[str] = set()
         self._stop_seen_at = self._cancelled_at = None
         while waiting or busy:
             if self._loop.signals.count:
@@ -102,7 +129,7 @@ class Fleet:
                 waiting.clear()
                 self._cancel(busy, after_s=CONNECT_GRACE_S if do == "connect" else 0.0)
             else:
-                self._hand_out(do, waiting, busy, arguments, together, timeout_s or self._timeout_s)
+                self._hand_out(do, waiting, busy, arguments, together, timeout_s)
             if busy:
                 lost = self.turn(busy)
                 if not stoppable:  # its worker died on the way back: once more, with another
@@ -110,7 +137,8 @@ class Fleet:
                     retried |= {member.name for member in again}
                     waiting.extend(again)
                 busy = {name for name in busy if self.members[name].doing is not None}
-        self._minor = False
+            elif waiting and not self._workers():
+                self._do_without(waiting)
 
     def _hand_out(
         self,
@@ -148,7 +176,6 @@ class Fleet:
         member.doing = do
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
-        member.answer = {}
         member.trouble, member.trouble_as = None, (Code.WORKER_DIED, None)
         if do == "connect":
             member.connecting = True
@@ -223,6 +250,7 @@ class Fleet:
                 self._done(member, message)
 
     def _status(self, member: Member, message: Message) -> None:
+        self.uplink.hear(member.name, member.worker, message["phase"], State(message["state"]))
         if not self._minor or message["phase"] == Phase.CONNECT:  # that a host was reached is never minor
             member.phase = message["phase"]
             member.state = member.state if member.failed else State(message["state"])
@@ -245,6 +273,9 @@ class Fleet:
 
     def _done(self, member: Member, message: Message) -> None:
         self._connected(member)
+        self.uplink.hear(member.name, None, None, None)
+        if message["do"] != member.doing:
+            return  # the end of something that nobody waits for any more
         member.doing = None
         if self._minor and message["state"] != "ok":
             member.trouble = message["message"]
@@ -269,6 +300,7 @@ class Fleet:
                 continue
             member.worker = None
             self._connected(member)
+            self.uplink.hear(member.name, None, None, None)
             if member.doing is not None:
                 busy.append(member)
             if self._minor:
@@ -285,11 +317,19 @@ class Fleet:
         """Fork a worker for a dead one, so that what was begun can be taken back; not without end."""
         if self._replacements < 2 * self._forks:
             self._replacements += 1
-            try:
+            with contextlib.suppress(ForkError):  # others may be left; if none is, that is the hosts' failure
                 self._loop.crew.hire()
-            except OSError:
-                if not self._workers():
-                    raise
+
+    def _do_without(self, waiting: deque[Member]) -> None:
+        """Nobody is left to do it: one more worker, or it fails on every host."""
+        try:
+            self._loop.crew.hire()
+        except ForkError as error:
+            for member in waiting:
+                member.trouble = f"no worker is left: {error.message}; {error.hint}"
+                if not self._minor:
+                    self.fail(member, Code.WORKER_DIED, member.trouble)
+            waiting.clear()
 
     def fail(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from platformdirs import user_state_path
 
 from deployctl.host.layout import RELEASE_ID
 from deployctl.host.tap import HIDDEN
-from deployctl.inventory import Inventory, fold
+from deployctl.inventory import Inventory, fold, select
+from deployctl.inventory.ranges import expand
 from deployctl.model import SCHEMA
 from deployctl.release.events import stamp, utc_now
 
@@ -28,6 +30,7 @@ READ_BYTES = 8 << 20  # of the file's end
 FAILURES = 100  # hosts whose failure is written down
 SHOWN = 500  # characters of a message
 Record = Mapping[str, Any]
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[\]]*\])")
 
 
 def history_file() -> Path:
@@ -116,6 +119,29 @@ def read_local(app: str) -> list[Record]:
     return [record for record in map(_parsed, lines) if record.get("app") == app and record.get("run")]
 
 
+def concerning(records: Iterable[Record], inventory: Inventory, limit: str | None) -> list[Record]:
+    """Return the runs that any of the selected hosts took part in; without a limit also what this inventory did to hosts
+    that it holds no more. UsageError for a limit that selects nothing.
+    """
+    names = {host.name for host in select(inventory, limit)}
+    file = str(inventory.file.absolute())
+    return [
+        record
+        for record in records
+        if (limit is None and record.get("inventory") == file) or not names.isdisjoint(_hosts_of(record))
+    ]
+
+
+def _hosts_of(record: Record) -> set[str]:
+    found: set[str] = set()
+    for part in _OUTSIDE_BRACKETS.split(str(record.get("hosts", ""))):
+        try:
+            found.update(expand(part))
+        except ValueError:  # not a line of ours
+            found.add(part)
+    return found
+
+
 def known_release(inventory: Inventory, digest: str) -> str | None:
     """Return the id of what this user last made live on this inventory's hosts, if it is the tree with this digest."""
     file = str(inventory.file.absolute())
@@ -176,4 +202,6 @@ def _outcome_on_host(events: Sequence[str]) -> str:
         return "reverted"
     if "confirm" in events:
         return "released"
-    return "unfinished" if "switch" in events else "ok"
+    if "switch" in events:
+        return "unfinished"
+    return "staged" if "stage" in events else "ok"

@@ -6,10 +6,9 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from deployctl.errors import Code
-from deployctl.host.script import printable
+from deployctl.host.lock import owner_text
 from deployctl.release.events import stamp, utc_now
 from deployctl.release.fleet import Fleet
 from deployctl.release.loop import Loop
@@ -82,22 +81,3 @@ class Locks:
         self._fleet.each("unlock", locked, together=True, stoppable=False, timeout_s=UNLOCK_S, minor=True)
         for member in locked:
             member.locked = False
-
-
-def owner_of(line: str) -> dict[str, Any]:
-    """Return what a line of lock.owner says of the holder; empty when it can't be read."""
-    try:
-        owner = json.loads(line.split(" ", 2)[2])
-    except (IndexError, ValueError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def owner_text(line: str) -> str:
-    """Return who holds a lock, for people."""
-    owner = {key: printable(str(value)) for key, value in owner_of(line).items() if value is not None}
-    if not owner:
-        return "somebody whose name could not be read"
-    said = f"{owner.get('user', '?')} on {owner.get('machine', '?')}, process {owner.get('pid', '?')}"
-    said += f", run {owner.get('run', '?')}, since {owner.get('since', '?')}"
-    return said + (f", job {owner['ci']}" if owner.get("ci") else "")

@@ -33,6 +33,7 @@ class Member:
     heard_at: float = 0.0
     timeout_s: float = 0.0
     may_have_switched: bool = False
+    switched: bool = False  # it counts as one that did
     failed_in: str | None = None  # the phase
     reload_failed: bool = False  # it was switched back, but a hook of the release that is back failed
     locked: bool = False

@@ -36,6 +36,7 @@ class Options:
     ask: Callable[[str], str] | None = None
     message: str | None = None
     wait_lock_s: float = 0.0
+    limit_rate_bytes_s: int | None = None  # of all uploads together
     batch: str | None = None
     batch_wait_s: float = 0.0
     confirm: Question | None = None  # put before each batch

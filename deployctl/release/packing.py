@@ -1,29 +1,35 @@
 """The packer: a forked process that walks, hashes and compresses SOURCE while the parent waits for hosts.
 
-    packer → parent: walked, packed, transcoded, refused        parent → packer: {"do": "transcode", "codec": …}
+packer → parent: walked, hashed, packed, useless, refused        parent → packer: hash, pack
 
-Owns that conversation, both ends; how a tree is packed is the artifact room's.
+Owns that conversation, both ends; how a tree is packed is the artifact room's. The whole is packed in the same pass that
+hashes, unless a delta is expected; then it is packed only when asked for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import queue
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployctl.artifact.manifest import shape_digest
-from deployctl.artifact.pack import Artifact, Packed, pack
+from platformdirs import user_cache_path
+
+from deployctl.artifact.delta import compare, pack_delta
+from deployctl.artifact.digests import Digests
+from deployctl.artifact.manifest import Manifest, shape_digest, sizes_digest
+from deployctl.artifact.pack import Artifact, Packed, link_texts, pack, read_manifest
 from deployctl.artifact.source import open_source
 from deployctl.artifact.transcode import transcode
-from deployctl.artifact.walk import walk
+from deployctl.artifact.walk import Walked, walk
 from deployctl.engine.child import Line, Message
 from deployctl.errors import DEFECT_HINT, DeployctlError, SourceError
-from deployctl.host.layout import shared_links
+from deployctl.host.layout import delta_stem, shared_links
 from deployctl.model import Shared
 from deployctl.release.loop import Loop
-from deployctl.release.plan import Archive, Tree
+from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,75 +41,167 @@ class Source:
     exclude: Sequence[str] = ()
     shared: Shared = field(default_factory=Shared)
     allow_empty: bool = False
+    expects_delta: bool = (
+        False  # hosts probably hold something to build upon: hash, and wait for what is wanted
+    )
+
+
+class _DroppedError(Exception):
+    """The whole is not wanted after all."""
 
 
 def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
     """Return the servant that packs `source` into `workdir`."""
+    cache = user_cache_path("deployctl") / "digests"
 
     def serve(line: Line) -> None:
         try:
-            _serve(source, workdir, line)
+            with open_source(source.path, source.ref, workdir) as opened:
+                walked = walk(
+                    opened.path,
+                    name=opened.name,
+                    exclude=source.exclude,
+                    shared=source.shared,
+                    allow_empty=source.allow_empty,
+                )
+                line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
+                digests = Digests(cache, source.path) if opened.path == source.path else None
+                try:
+                    _Packing(source, workdir, line, walked, digests).serve(opened.describe)
+                except SourceError:
+                    if digests is not None:
+                        digests.forget()  # what it says may be why
+                    raise
         except SourceError as error:
             line.send({"event": "refused", "problems": list(error.problems), "hint": error.hint})
 
     return serve
 
 
-def _serve(source: Source, workdir: Path, line: Line) -> None:
-    threads = os.cpu_count() or 1
-    with open_source(source.path, source.ref, workdir) as opened:
-        walked = walk(
-            opened.path,
-            name=opened.name,
-            exclude=source.exclude,
-            shared=source.shared,
-            allow_empty=source.allow_empty,
-        )
-        line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
-        packed = pack(walked, workdir, threads=threads)
-        (workdir / "manifest").write_bytes(packed.manifest.to_bytes())
-        line.send({"event": "packed", "commit": opened.describe, **_summary(packed, source.shared)})
-        while (command := line.receive()) is not None:
-            artifact = transcode(packed, command["codec"], workdir, threads=threads)
-            line.send({"event": "transcoded", "archive": _archive(artifact)})
+class _Packing:
+    """The packer's side, once SOURCE was walked."""
 
+    def __init__(
+        self, source: Source, workdir: Path, line: Line, walked: Walked, digests: Digests | None
+    ) -> None:
+        self._source = source
+        self._digests = digests
+        self._workdir = workdir
+        self._line = line
+        self._walked = walked
+        self._threads = os.cpu_count() or 1
+        self._packed: dict[str, Packed] = {}  # by key of the group, WHOLE for the whole
+        self._counts: dict[str, dict[str, int]] = {}
 
-def _archive(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "codec": artifact.codec,
-        "path": str(artifact.path),
-        "size_bytes": artifact.size_bytes,
-        "sha256": artifact.sha256,
-    }
+    def serve(self, commit: str | None) -> None:
+        manifest = self._hash()
+        (self._workdir / "manifest").write_bytes(manifest.to_bytes())
+        self._line.send({"event": "hashed", "commit": commit, **self._summary(manifest)})
+        if self._digests is not None:
+            self._digests.keep(self._walked, manifest.entries)
+        if WHOLE in self._packed:
+            self._say_packed(WHOLE, self._packed[WHOLE].artifact)
+        while (command := self._line.receive()) is not None:
+            if command["do"] == "pack":
+                self._pack(manifest, command)
 
+    def _hash(self) -> Manifest:
+        """Hash everything; pack it in the same pass, unless the whole is not expected, or turns out not to be wanted."""
+        if not self._source.expects_delta:
+            try:
+                packed = pack(self._walked, self._workdir, threads=self._threads, on_progress=self._look)
+            except _DroppedError:
+                pass
+            else:
+                self._keep_whole(packed)
+                return packed.manifest
+        return read_manifest(self._walked, self._digests)
 
-def _summary(packed: Packed, shared: Shared) -> dict[str, Any]:
-    manifest = packed.manifest
-    modes = sorted({f"{entry.type}:{entry.mode:o}" for entry in manifest.entries if entry.type != "l"})
-    if shared and "d:755" not in modes:  # directories made for links into shared
-        modes.append("d:755")
-    return {
-        "tree": manifest.digest,
-        "shape": shape_digest(manifest, link_texts=packed.links),
-        "shape_shared": shape_digest(manifest, shared_links(shared), link_texts=packed.links),
-        "modes": " ".join(modes),
-        "entries": len(manifest.entries),
-        "unpacked_bytes": manifest.size_bytes,
-        "archive": _archive(packed.artifact),
-    }
+    def _look(self, done_bytes: int, total_bytes: int) -> None:
+        """Whether the parent has dropped the whole meanwhile; one that is nearly packed is packed."""
+        try:
+            command = self._line.receive(timeout_s=0)
+        except queue.Empty:
+            return
+        if command is not None and done_bytes < total_bytes / 2:
+            raise _DroppedError
+
+    def _pack(self, manifest: Manifest, command: Message) -> None:
+        key = command["key"]
+        if key not in self._packed and not self._pack_first(manifest, key, command.get("base")):
+            self._line.send({"event": "useless", "key": key})
+            return
+        packed = self._packed[key]
+        artifact = packed.artifact
+        if command["codec"] != artifact.codec:
+            artifact = transcode(packed, command["codec"], self._workdir, threads=self._threads)
+        self._say_packed(key, artifact)
+
+    def _pack_first(self, manifest: Manifest, key: str, base: Mapping[str, Any] | None) -> bool:
+        """Pack the whole, or the delta upon `base`; False if that is not worth it."""
+        if base is None:
+            packed = pack(self._walked, self._workdir, threads=self._threads)
+            if packed.manifest != manifest:
+                raise SourceError("SOURCE changed while it was packed")
+            self._keep_whole(packed)
+            return True
+        try:
+            old = Manifest.from_bytes(Path(base["file"]).read_bytes())
+        except (OSError, ValueError):
+            return False
+        delta = compare(old, manifest, base["unusable"])
+        if old.digest != base["digest"] or not delta.worth:
+            return False
+        stem = delta_stem(manifest.digest, old.digest, base["unusable"])
+        self._packed[key] = pack_delta(self._walked, delta, stem, self._workdir, threads=self._threads)
+        self._counts[key] = {"files": delta.files, "entries": delta.entries}
+        return True
+
+    def _keep_whole(self, packed: Packed) -> None:
+        self._packed[WHOLE] = packed
+        self._counts[WHOLE] = {"files": packed.manifest.files, "entries": len(packed.manifest.entries)}
+
+    def _say_packed(self, key: str, artifact: Artifact) -> None:
+        archive = {
+            "stem": artifact.path.name.partition(".")[0],
+            "codec": artifact.codec,
+            "path": str(artifact.path),
+            "size_bytes": artifact.size_bytes,
+            "sha256": artifact.sha256,
+            "unpacked_bytes": self._packed[key].unpacked_bytes,
+            **self._counts[key],
+        }
+        self._line.send({"event": "packed", "key": key, "archive": archive})
+
+    def _summary(self, manifest: Manifest) -> dict[str, Any]:
+        shared, links = self._source.shared, link_texts(self._walked)
+        modes = sorted({f"{entry.type}:{entry.mode:o}" for entry in manifest.entries if entry.type != "l"})
+        if shared and "d:755" not in modes:  # directories made for links into shared
+            modes.append("d:755")
+        return {
+            "tree": manifest.digest,
+            "shape": shape_digest(manifest, link_texts=links),
+            "shape_shared": shape_digest(manifest, shared_links(shared), link_texts=links),
+            "sizes": sizes_digest(manifest),
+            "modes": " ".join(modes),
+            "entries": len(manifest.entries),
+            "unpacked_bytes": manifest.size_bytes,
+        }
 
 
 class Packer:
-    """The parent's side; `archives` fills as they are ready."""
+    """The parent's side; `archives` fills as they are ready, by key of the group and codec."""
 
     def __init__(self, loop: Loop, source: Source, workdir: Path) -> None:
         self._loop = loop
+        self._source = source
         self._worker = loop.crew.hire(packer(source, workdir), role="packer")
-        self._wanted: set[str] = set()
+        self._wanted: set[tuple[str, str]] = set()
         self.manifest_file = workdir / "manifest"
         self.walked = False
         self.tree: Tree | None = None
-        self.archives: dict[str, Archive] = {}
+        self.archives: dict[tuple[str, str], Archive] = {}
+        self.useless: set[str] = set()
 
     def owns(self, worker: int) -> bool:
         return worker == self._worker
@@ -117,22 +215,33 @@ class Packer:
                 self.walked = True
                 for warning in message["warnings"]:
                     self._loop.events.note("warning", warning)
-            case "packed":
-                keys = ("shape", "shape_shared", "modes", "entries", "unpacked_bytes", "commit")
+            case "hashed":
+                keys = ("shape", "shape_shared", "sizes", "modes", "entries", "unpacked_bytes", "commit")
                 self.tree = Tree(digest=message["tree"], **{key: message[key] for key in keys})
-                self._add(message["archive"])
-            case "transcoded":
-                self._add(message["archive"])
+            case "packed":
+                archive = Archive(**message["archive"])
+                self.archives[message["key"], archive.codec] = archive
+            case "useless":
+                self.useless.add(message["key"])
             case "refused":
                 raise SourceError(message["problems"], hint=message["hint"])
             case _:
                 raise DeployctlError(f"packing failed: {message.get('message', message)}", hint=DEFECT_HINT)
 
-    def _add(self, archive: Message) -> None:
-        self.archives[archive["codec"]] = Archive(**archive)
+    def drop_whole(self) -> None:
+        """No host is likely to need the whole: unless it is nearly packed, leave it until it is asked for."""
+        if self.tree is None and not self._source.expects_delta:
+            self._loop.crew.send(self._worker, {"do": "hash"})
 
-    def want(self, codec: str) -> None:
-        """Ask for an archive in another codec; it arrives in `archives`."""
-        if codec not in self.archives and codec not in self._wanted:
-            self._wanted.add(codec)
-            self._loop.crew.send(self._worker, {"do": "transcode", "codec": codec})
+    def want(self, codec: str, group: Group | None = None) -> None:
+        """Ask for the whole or a group's delta; it arrives in `archives`, or its key in `useless`."""
+        key = group.key if group else WHOLE
+        if (key, codec) in self.archives or (key, codec) in self._wanted:
+            return
+        self._wanted.add((key, codec))
+        base = {"digest": group.base, "file": group.file, "unusable": list(group.unusable)} if group else None
+        self._loop.crew.send(self._worker, {"do": "pack", "key": key, "codec": codec, "base": base})
+
+    def ready(self, codec: str, group: Group | None = None) -> bool:
+        key = group.key if group else WHOLE
+        return key in self.useless or (key, codec) in self.archives

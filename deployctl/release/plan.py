@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deployctl.host.facts import Facts
-from deployctl.host.layout import artifact_name
+from deployctl.host.layout import artifact_name, delta_stem
 from deployctl.host.staging import Action, Plan
 
 
@@ -19,20 +19,44 @@ class Tree:
     digest: str
     shape: str
     shape_shared: str
+    sizes: str
     modes: str
     entries: int
     unpacked_bytes: int
     commit: str | None
 
 
+WHOLE = ""  # the key of the artifact that holds everything
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One packed artifact on this machine."""
+    """One packed artifact on this machine: the whole, or a delta.
 
+    `stem` names it on hosts; `files` is how many travel, `entries` and `unpacked_bytes` what comes of it on a disk.
+    """
+
+    stem: str
     codec: str
     path: str
     size_bytes: int
     sha256: str
+    files: int
+    entries: int
+    unpacked_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Hosts that get the same delta: they hold a release with the same manifest, of which the same is unusable."""
+
+    base: str  # digest of that manifest
+    unusable: tuple[str, ...]
+    file: str = ""  # where the manifest is on this machine
+
+    @property
+    def key(self) -> str:
+        return delta_stem("", self.base, self.unusable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +133,17 @@ def codecs(facts: Facts) -> list[str]:
     return ["zstd"] * facts.zstd + ["gzip"] * facts.gzip
 
 
-def codec_for(facts: Facts, tree: str) -> str:
+def codec_for(facts: Facts, stem: str) -> str:
     """Return the codec to send: one whose artifact is there already, else the better one."""
     able = codecs(facts)
-    return next((codec for codec in able if artifact_name(tree, codec) in facts.artifacts), able[0])
+    return next((codec for codec in able if artifact_name(stem, codec) in facts.artifacts), able[0])
+
+
+def group_of(facts: Facts | None) -> Group | None:
+    """Return the group of a host that holds something a delta can build upon."""
+    if facts is None or facts.base_digest is None:
+        return None
+    return Group(facts.base_digest, facts.unusable)
 
 
 def new_id(facts: Mapping[str, Facts], tree: str, now: datetime) -> str:
@@ -135,20 +166,37 @@ def allowed_failures(text: str | None, hosts: int) -> int:
     return int(number) * hosts // 100 if text.endswith("%") else int(number)
 
 
-def stage_plan(host: str, choice: Choice, tree: Tree, archive: Archive) -> Plan:
-    """Return what one host's worker needs to stage the release."""
+def stage_plan(
+    action: Action,
+    release: str,
+    tree: Tree,
+    *,
+    artifact: str = "",
+    archive: Archive | None = None,
+    base: tuple[str, str] = ("", ""),
+    links: str = "copy",
+) -> Plan:
+    """Return what one host's worker needs to stage the release; `archive` is to be sent, `artifact` is there already.
+
+    `base` is the id and the digest of the release to copy or to build upon.
+    """
+    linked = archive if links == "hard" else None  # then what is not sent takes no space
     return Plan(
-        action=choice.actions[host],
-        release=choice.release,
+        action=action,
+        release=release,
         tree=tree.digest,
         shape=tree.shape,
         shape_shared=tree.shape_shared,
+        sizes=tree.sizes,
         modes=tree.modes,
-        unpacked_bytes=tree.unpacked_bytes,
-        entries=tree.entries,
-        codec=archive.codec,
-        path=archive.path,
-        size_bytes=archive.size_bytes,
-        sha256=archive.sha256,
-        base=choice.bases.get(host, ""),
+        unpacked_bytes=linked.unpacked_bytes if linked else tree.unpacked_bytes,
+        entries=linked.entries if linked else tree.entries,
+        artifact=artifact_name(archive.stem, archive.codec) if archive else artifact,
+        path=archive.path if archive else "",
+        size_bytes=archive.size_bytes if archive else 0,
+        sha256=archive.sha256 if archive else "",
+        files=archive.files if archive else 0,
+        base=base[0],
+        base_tree=base[1],
+        links=links,
     )

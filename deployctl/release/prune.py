@@ -36,7 +36,7 @@ def prune(inventory: Inventory, options: Options | None = None, observer: Observ
 
 def _perform(run: Run) -> Result:
     run.fleet.tolerated = len(run.fleet.members)
-    members = run.connect()
+    members = run.connect(locks=True)
     roots = {host.name: host.path for host in run.inventory.hosts}
     bare = [m for m in members if m.facts and m.facts.nearest != roots[m.name]]
     working = [m for m in members if m not in bare]

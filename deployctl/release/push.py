@@ -17,6 +17,7 @@ from deployctl.errors import UsageError
 from deployctl.host.staging import Action
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
+from deployctl.release.bases import Bases
 from deployctl.release.dry import report_plans
 from deployctl.release.events import Observer, utc_now
 from deployctl.release.history import known_release
@@ -25,11 +26,12 @@ from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options
 from deployctl.release.packing import Packer, Source
-from deployctl.release.plan import Archive, Choice, Tree, allowed_failures, choose, codec_for, stage_plan
+from deployctl.release.plan import Choice, Tree, allowed_failures, choose, group_of
 from deployctl.release.prune import prune_after
 from deployctl.release.result import Result
 from deployctl.release.rollout import run_hooks
 from deployctl.release.run import Run, open_run
+from deployctl.release.stage import Staging
 from deployctl.release.workdir import run_directory
 
 RESTS = (Action.UNCHANGED, Action.CONFIRM)  # nothing has to be staged
@@ -106,9 +108,13 @@ class _Push:
         release = run.inventory.release
         self._run = run
         self._options = options
+        self._bases = Bases(run.fleet, workdir)
+        expected = self._bases.expected(run.inventory)
         self._packer = Packer(
             run.loop,
-            Source(source, options.ref, tuple(release.exclude), release.shared, options.allow_empty),
+            Source(
+                source, options.ref, tuple(release.exclude), release.shared, options.allow_empty, expected
+            ),
             workdir,
         )
         run.fleet.listen(self._hear)
@@ -130,10 +136,14 @@ class _Push:
         run.known = {"digest": tree.digest, **({"commit": tree.commit} if tree.commit else {})}
         if not self._options.dry_run:
             return self._carry_out(choice, tree)
-        archives = self._archives([m for m in run.sound() if choice.actions[m.name] not in RESTS], tree)
+        members = [m for m in run.sound() if choice.actions[m.name] not in RESTS]
+        plans = self._staging(choice, tree).plans(members, choice.actions)
         if fleet.stopping():
             return run.stopped_before_live()
-        return report_plans(run, choice, tree, archives, self._packer.manifest_file)
+        return report_plans(run, choice, plans, self._packer.manifest_file, self._bases)
+
+    def _staging(self, choice: Choice, tree: Tree) -> Staging:
+        return Staging(self._run, self._packer, self._bases, choice, tree, self._wait)
 
     def _prepare(self) -> tuple[Choice, Tree] | None:
         """Walk and pack, connect, lock and choose; None when the run stops meanwhile."""
@@ -142,11 +152,16 @@ class _Push:
         self._wait(lambda: self._packer.walked)
         if fleet.stopping():
             return None
-        run.connect()
+        run.connect(locks=not self._options.dry_run, scan=True)
+        if all(group_of(member.facts) for member in run.sound()):
+            self._packer.drop_whole()
         if fleet.stopping() or not run.sound() or (not self._options.dry_run and not run.lock(run.sound())):
             return None
+        self._bases.gather(run.sound())
         self._wait(lambda: self._packer.tree is not None)
         tree = self._packer.tree
+        if tree is not None and not self._options.dry_run:
+            self._bases.keep(self._packer.manifest_file.read_bytes())
         choice = self._choose(tree) if tree is not None and not fleet.stopping() else None
         return (choice, tree) if choice is not None and tree is not None else None
 
@@ -163,7 +178,12 @@ class _Push:
         run = self._run
         members = run.sound()
         candidates = [
-            m for m in members if m.facts and m.facts.live_digest == tree.digest and not self._options.force
+            m
+            for m in members
+            if m.facts
+            and m.facts.live_digest == tree.digest
+            and not m.facts.untouched
+            and not self._options.force
         ]
         dry = "1" if self._options.dry_run else ""
         run.fleet.each(
@@ -177,22 +197,14 @@ class _Push:
         edited = {m.name: m.answer["edited"] for m in candidates if m.answer.get("edited")}
         for name, text in edited.items():
             run.events.note(
-                "warning", f"{name}: the live release was changed there ({text}); it gets a fresh copy"
+                "warning",
+                f"{name}: the live release is not as it was released ({text}); it gets a fresh copy",
             )
         facts = {m.name: m.facts for m in run.sound() if m.facts}
         known = known_release(run.inventory, tree.digest) if self._options.limit else None
         return choose(
             facts, tree.digest, now=utc_now(), edited=edited, force=self._options.force, known=known
         )
-
-    def _archives(self, members: Sequence[Member], tree: Tree) -> dict[str, Archive]:
-        """Return the archive each member takes, once all that are needed are packed; empty when the run stops."""
-        codecs = {m.name: codec_for(m.facts, tree.digest) for m in members if m.facts}
-        for codec in set(codecs.values()):
-            self._packer.want(codec)
-        self._wait(lambda: set(codecs.values()) <= set(self._packer.archives))
-        ready = self._packer.archives
-        return {name: ready[codec] for name, codec in codecs.items() if codec in ready}
 
     # ---- the execution
 
@@ -213,7 +225,7 @@ class _Push:
         if not working:
             outcome = Outcome.MIXED if self._tolerated_failures() else Outcome.UNCHANGED
             return run.finish(outcome)
-        self._stage([m for m in working if choice.actions[m.name] not in RESTS], choice, tree)
+        self._staging(choice, tree).perform([m for m in working if choice.actions[m.name] not in RESTS])
         if fleet.stopping():
             return run.stopped_before_live()
         working = [m for m in working if not m.failed]
@@ -238,21 +250,3 @@ class _Push:
 
     def _tolerated_failures(self) -> bool:
         return any(member.failed for member in self._run.fleet)
-
-    def _stage(self, members: Sequence[Member], choice: Choice, tree: Tree) -> None:
-        fleet = self._run.fleet
-        archives = self._archives(members, tree)
-        if fleet.stopping():
-            return
-
-        def plan(member: Member) -> dict[str, Any]:
-            member.staged = True
-            return {"plan": stage_plan(member.name, choice, tree, archives[member.name]).to_json()}
-
-        for member in members:
-            if choice.actions[member.name] is Action.UPLOAD:
-                member.upload_bytes = (0, archives[member.name].size_bytes)
-        fleet.each("stage", members, plan)
-        fleet.progress(last=True)
-        for member in members:
-            member.sent_bytes = member.upload_bytes[0]

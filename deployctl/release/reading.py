@@ -14,12 +14,12 @@ from typing import Any
 from deployctl.errors import Exit
 from deployctl.host.facts import Facts
 from deployctl.host.layout import live_release
+from deployctl.host.lock import owner_of
 from deployctl.host.reading import Standing, last_of, release_before
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, State
 from deployctl.release.events import Events, Observer, Silent
-from deployctl.release.history import merged, read_local
-from deployctl.release.locking import owner_of
+from deployctl.release.history import concerning, merged, read_local
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options
@@ -79,8 +79,9 @@ def history(
     local: bool = False,
     last: int = 20,
 ) -> Result:
-    """Say what was released, newest first: what is written here, with what the hosts tell unless `local`."""
-    here = read_local(inventory.app)
+    """Say what was released, newest first: what is written here of the selected hosts, with what they tell unless `local`."""
+    limit = options.limit if options else None
+    here = concerning(read_local(inventory.app), inventory, limit)
     if local:
         return _history_here(inventory, merged(here, {}, last), observer)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from deployctl.errors import Code, Exit
+from deployctl.host.lock import owner_text
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer
-from deployctl.release.locking import owner_text
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options

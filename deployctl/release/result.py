@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployctl.errors import Exit
+from deployctl.inventory import fold
 from deployctl.model import Outcome, State
+from deployctl.release.member import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +57,23 @@ def exit_code(outcome: Outcome, signal_exit: Exit | None) -> Exit:
         Outcome.REVERTED: Exit.REVERTED,
         Outcome.INTERRUPTED: Exit.INT,
     }.get(outcome, Exit.OK)
+
+
+def came_to(members: Iterable[Member], touched: Sequence[Member], release: str | None) -> tuple[Outcome, str]:
+    """Return what a failed activation came to, and what is to be said of hosts that another run has switched meanwhile.
+
+    By what hosts serve now; `touched` are those of the `members` on which a switch to `release` may have begun.
+    """
+    ours = f"releases/{release}"
+    seen = [member for member in members if member.facts and member.live_known]
+    moved = [member for member in seen if member.live not in {member.before, ours}]
+    said = ""
+    if moved:
+        said = f"another run has switched {fold(member.name for member in moved)} meanwhile; that is left as it is"
+    if (
+        (moved and len({member.live for member in seen}) > 1)
+        or any(m.reload_failed or not m.live_known for m in touched)
+        or any(m.live != m.before and (m.switched or m.live == ours) for m in touched)
+    ):
+        return Outcome.MIXED, said
+    return (Outcome.REVERTED if any(m.switched for m in touched) else Outcome.ABORTED), said

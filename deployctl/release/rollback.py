@@ -78,7 +78,7 @@ class _Rollback:
 
     def perform(self) -> Result:
         run = self._run
-        self._members = run.connect()
+        self._members = run.connect(locks=True)
         target = self._target()
         if target is None:
             return run.stopped_before_live()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deployctl.errors import Code
 from deployctl.host.layout import live_release
 from deployctl.model import Host, Phase, State
 from deployctl.release.hooks import batches, checks_for, environment, on_hosts
@@ -47,7 +48,7 @@ class Rollout:
             if rest:
                 run.pause(run.options.batch_wait_s)
         if run.fleet.stopping():
-            self._put_back()
+            self.put_back()
             return False
         return True
 
@@ -82,6 +83,7 @@ class Rollout:
         run.fleet.each("activate", batch, values, together=True)
         for member in batch:
             if "live" in member.answer:
+                member.switched = True
                 member.serves(member.answer["live"])
         at = [member.answer["at"] for member in batch if "live" in member.answer]
         if at:
@@ -110,7 +112,7 @@ class Rollout:
 
     # ---- the way back
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
         """Links first, everywhere; then the services reload what is back."""
         run = self._run
 
@@ -119,17 +121,22 @@ class Rollout:
             return {"values": {"ID": self._release, "PREVIOUS": member.before or "", "RECORD": text}}
 
         run.fleet.each("revert", self._touched, values, together=True, stoppable=False)
+        # A switch that was cut off tells nothing of how far it came: it counts as one. But without the lock none begins,
+        # so then only hosts count that had something to take back.
+        lost = any(member.code is Code.LOCKED for member in self._touched)
         back = []
         for member in self._touched:
             if "live" not in member.answer:
                 member.live, member.live_known = None, False
+                member.reload_failed = bool(run.inventory.release.hooks["activated"])
                 continue
+            member.switched |= member.answer["reverted"] or not lost
             member.serves(member.answer["live"])
             if member.live == member.before:
                 back.append(member)
         self._reload([member for member in back if member.live])
         for member in back:
-            if not member.failed:
+            if member.switched and not member.failed:
                 member.state = State.REVERTED
                 live = live_release(member.live)
                 run.events.host(
@@ -162,8 +169,6 @@ class Rollout:
             }
 
         concerned = [member for member in members if member.name in hooks]
-        for member in concerned:
-            member.answer = {}
         longest_s = longest(hooks.values(), run.options.timeout_s)
         run.fleet.each("hook", concerned, values, together=True, stoppable=False, timeout_s=longest_s)
         for member in concerned:

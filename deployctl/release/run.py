@@ -8,35 +8,38 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deployctl.engine.crew import Crew
-from deployctl.errors import DeployctlError, Exit, UsageError
+from deployctl.errors import Code, Exit, UsageError
 from deployctl.host.agent import agent
 from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
 from deployctl.host.knownhosts import KnownHosts, append_learned
+from deployctl.host.layout import live_release
 from deployctl.host.session import Site
 from deployctl.host.tap import hide
 from deployctl.host.target import resolve_targets
 from deployctl.inventory import Inventory, resolve_vars, secret_values, select
-from deployctl.model import Outcome, State
+from deployctl.model import Host, Outcome, State
+from deployctl.release.ending import break_off, let_go
 from deployctl.release.events import Events, Observer, Silent, utc_now
 from deployctl.release.fleet import Fleet
 from deployctl.release.history import remember
 from deployctl.release.hooks import batches
 from deployctl.release.local import tell
 from deployctl.release.locking import Locks
-from deployctl.release.loop import LeaveAtOnce, Loop
+from deployctl.release.loop import Loop
 from deployctl.release.member import Member
 from deployctl.release.options import FORKS, Options
 from deployctl.release.records import Author, record
-from deployctl.release.result import HostResult, Result, exit_code
+from deployctl.release.result import HostResult, Result, came_to, exit_code
 from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
+from deployctl.release.uplink import Uplink, check_rate
 
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
 
@@ -65,6 +68,7 @@ class Run:
         self.known: dict[str, Any] = {}  # what the history should know in addition
         self.again = self.command_line(command, argument)  # what mends hosts that differ
         self.locks = Locks(loop, fleet, self.author, options.wait_lock_s)
+        self.probing: dict[str, Any] = {}
         self.declined = False
         self.ended = False
         self.hooked = (
@@ -73,13 +77,19 @@ class Run:
         self.secrets: tuple[str, ...] = ()
         self.skew_s: float | None = None
         self.activating = False  # from the first switch on nothing is tolerated
+        self.activated = False  # it is live everywhere
+        self.way_back: Callable[[], None] | None = None  # while a switch is under way
 
     # ---- connecting
 
-    def connect(self) -> list[Member]:
-        """Connect to and probe every host; return those that take part from here on."""
+    def connect(self, *, locks: bool = False, scan: bool = False) -> list[Member]:
+        """Connect to and probe every host; return those that take part from here on.
+
+        `locks`: the lock comes next. `scan`: look for bases of deltas.
+        """
         self.fleet.hire()
-        self.fleet.each("connect", self.fleet)
+        self.probing = {"locks": locks, "values": {"SCAN": "1" if scan else ""}}
+        self.fleet.each("connect", self.fleet, lambda _m: self.probing)
         self._take_facts(self.fleet)
         self._learn()
         return self.sound()
@@ -106,7 +116,7 @@ class Run:
             return False
         changed = [m for m in members if m.facts and m.answer.get("current") != m.facts.current]
         if changed:  # another run was at work between our probe and our lock
-            self.fleet.each("connect", changed)
+            self.fleet.each("connect", changed, lambda _m: {**self.probing, "locks": False})
             self._take_facts(changed)
         return not self.fleet.stopping()
 
@@ -147,7 +157,11 @@ class Run:
 
     def switch(self, members: Sequence[Member], release: str, trees: Mapping[str, str]) -> bool:
         """Make `release` live on all members, or put every one back on what it served; return whether it is live."""
-        return Rollout(self, members, release, trees).perform()
+        rollout = Rollout(self, members, release, trees)
+        self.way_back = rollout.put_back
+        self.activated = rollout.perform()
+        self.way_back = None
+        return self.activated
 
     def confirm(self, members: Sequence[Member], release: str) -> None:
         """Record on every host that the whole run has succeeded; a host that can't is live all the same."""
@@ -162,26 +176,38 @@ class Run:
         self.fleet.each(
             "confirm",
             members,
-            lambda _m: {"values": {"RECORD": text}},
+            lambda _m: {"values": {"RECORD": text, "ID": release}},
             together=True,
             stoppable=False,
             minor=True,
         )
         for member in members:
-            if member.trouble:
+            member.state, member.finished = State.OK, True
+            if "live" in member.answer and member.answer["live"] != f"releases/{release}":
+                member.serves(member.answer["live"])
+                serves = live_release(member.live) or "nothing"
+                self.fleet.fail(
+                    member, Code.LOCKED, f"another run has switched it meanwhile; it serves {serves}"
+                )
+            elif member.trouble:
                 self.events.note(
                     "warning",
                     f"{member.name}: the release is live but could not be confirmed: {member.trouble}; "
                     "the next push confirms it",
                 )
-            member.state, member.finished = State.OK, True
 
     # ---- ending
 
     def take_back(self) -> None:
-        """After an abort: remove what is unproven from hosts, then say how each host ended."""
+        """After an abort: remove what is unproven from hosts, read what they serve, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
         self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=CLEAN_S, minor=True)
+        unguarded = any(member.code is Code.LOCKED for member in self.fleet)
+        for member in touched:
+            if "live" in member.answer:
+                member.serves(member.answer["live"])
+            elif unguarded:  # another run may have switched it
+                member.live_known = False
         self.locks.give_back()
         for member in touched:
             if member.trouble and not member.failed:
@@ -189,9 +215,9 @@ class Run:
                     "warning",
                     f"{member.name}: could not clean up: {member.trouble}; the next push does",
                 )
-        self._say_ends()
+        self.say_ends()
 
-    def _say_ends(self, unsure: Sequence[Member] = ()) -> None:
+    def say_ends(self, unsure: Sequence[Member] = ()) -> None:
         """Say what became of hosts that neither ended well nor failed."""
         for member in self.fleet:
             if member.state is None:
@@ -211,10 +237,11 @@ class Run:
         self, outcome: Outcome, *, release: str | None = None, message: str = "", **keys: Any
     ) -> Result:
         """Say the last word and return it."""
-        self.ended = True
         interrupted = self.loop.signals.exit_code if self.loop.signals.count else None
         if interrupted is not None and outcome in {Outcome.ABORTED, Outcome.REVERTED}:
             outcome = Outcome.INTERRUPTED
+        if outcome is Outcome.RELEASED and any(member.code is Code.LOCKED for member in self.fleet):
+            outcome = Outcome.MIXED
         self.locks.give_back()
         tell(self, outcome)
         code = keys.pop("code", None) or exit_code(outcome, interrupted)
@@ -232,6 +259,7 @@ class Run:
             keys["skew_s"] = self.skew_s
         self.events.release = release or self.events.release
         remember(self, str(outcome), int(code), sent_bytes)
+        self.ended = True
         self.events.finished(
             outcome=str(outcome), exit_code=int(code), hosts=hosts, bytes_sent=sent_bytes, **keys
         )
@@ -277,39 +305,16 @@ class Run:
         failed = any(member.failed for member in self.fleet)
         return self.finish(Outcome.MIXED if failed else Outcome.STAGED)
 
-    def broken_off(self, error: DeployctlError) -> None:
-        """End a run that SOURCE or a wrong call stopped before any host was changed, unless it has told its end itself."""
-        if self.ended:
-            return
-        with contextlib.suppress(LeaveAtOnce):
-            self.take_back()
-        outcome = Outcome.REFUSED if error.exit_code is Exit.SOURCE else Outcome.FAILED
-        hint = {"hint": error.hint} if error.hint else {}
-        self.finish(outcome, code=error.exit_code, message=error.message, **hint)
-
     def left_at_once(self) -> Result:
         """End a run at the second signal: say what is known, wait for nothing."""
-        for number in self.loop.crew.workers:
-            self.loop.crew.kill(number, "was stopped")
-        for member in self.fleet:
-            member.locked = False  # the locks end with the connections
-        self.hooked = False
-        unsure = [
-            m for m in self.fleet if m.may_have_switched and not m.finished and m.state != State.REVERTED
-        ]
-        for member in unsure:
-            member.live = None
-        self._say_ends(unsure)
-        return self.finish(Outcome.MIXED if unsure else Outcome.INTERRUPTED)
+        return self.finish(Outcome.MIXED if let_go(self) else Outcome.INTERRUPTED)
 
     def reverted(self, members: Sequence[Member]) -> Result:
         """End a run whose activation failed, by what the hosts serve now."""
-        touched = [member for member in members if member.may_have_switched]
-        differ = any(m.reload_failed or not m.live_known or m.live != m.before for m in touched)
         self.take_back()
-        if not touched:
-            return self.finish(Outcome.ABORTED)
-        return self.finish(Outcome.MIXED if differ else Outcome.REVERTED)
+        touched = [member for member in members if member.may_have_switched]
+        outcome, said = came_to(self.fleet, touched, self.events.release)
+        return self.finish(outcome, message=said)
 
 
 def new_run_id() -> str:
@@ -337,36 +342,18 @@ def open_run(
     except ValueError as error:
         raise UsageError(f"--batch: {error}") from None
     hosts = select(inventory, options.limit)
-    warnings = list(inventory.warnings)
-    targets = resolve_targets(hosts, environ=options.environ, warn=warnings)
-    credentials = prepare_credentials(
-        targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
-    )
-    known_hosts = KnownHosts.load(targets)
-    hidden = tuple(secret_values(hosts, options.environ))
-    if options.message:
-        options = replace(options, message=hide(options.message, hidden))
-    events = Events(observer or Silent(), new_run_id())
-    for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
-        events.note("warning", warning)
-    site = Site(
-        run=events.run,
-        targets={target.name: target for target in targets},
-        roots={host.name: host.path for host in hosts},
-        credentials=credentials,
-        known_hosts=known_hosts,
-        shared=inventory.release.shared,
-        timeout_s=options.timeout_s,
-        environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
-        secrets=hidden,
-        debug=options.debug,
-    )
     forks = min(options.forks or FORKS, len(hosts))
+    check_rate(options.limit_rate_bytes_s, forks)
+    events = Events(observer or Silent(), new_run_id())
+    site = make_site(inventory, hosts, options, events, hooked=hooked)
+    if options.message:
+        options = replace(options, message=hide(options.message, site.secrets))
     with stop_signals() as signals:
         crew = Crew(agent(site), name="deployctl")
         loop = Loop(crew, events, signals)
-        members = [Member(target.name, target.first_hop) for target in targets]
+        members = [Member(name, target.first_hop) for name, target in site.targets.items()]
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
+        fleet.uplink = Uplink(crew, options.limit_rate_bytes_s)
         argument = str(started.get("source") or started.get("wanted") or "")
         run = Run(command, argument, inventory, options, loop, fleet)
         run.hooked, run.secrets, run.told = hooked, site.secrets, started
@@ -375,8 +362,38 @@ def open_run(
         )
         try:
             yield run
-        except DeployctlError as error:
-            run.broken_off(error)
+        except Exception as error:
+            break_off(run, error)
             raise
         finally:
             crew.stop()
+
+
+def make_site(
+    inventory: Inventory, hosts: Sequence[Host], options: Options, events: Events, *, hooked: bool
+) -> Site:
+    """Return what the hosts have in common, once the user was asked for what is missing; warnings are notes in `events`."""
+    warnings = list(inventory.warnings)
+    targets = resolve_targets(hosts, environ=options.environ, warn=warnings)
+    credentials = prepare_credentials(
+        targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
+    )
+    known_hosts = KnownHosts.load(targets)
+    for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
+        events.note("warning", warning)
+    return Site(
+        run=events.run,
+        targets={target.name: target for target in targets},
+        roots={host.name: host.path for host in hosts},
+        credentials=credentials,
+        known_hosts=known_hosts,
+        shared=inventory.release.shared,
+        timeout_s=options.timeout_s,
+        environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
+        secrets=tuple(secret_values(hosts, options.environ)),
+        # Until a worker is told its share, it sends as if all of them did.
+        rate_bytes_s=rate / min(options.forks or FORKS, len(hosts))
+        if (rate := options.limit_rate_bytes_s)
+        else None,
+        debug=options.debug,
+    )

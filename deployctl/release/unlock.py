@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from deployctl.errors import Exit, UsageError
+from deployctl.host.lock import owner_of, owner_text
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer
-from deployctl.release.locking import owner_of, owner_text
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options, Question

@@ -220,5 +220,7 @@ def test_same_commit_gives_the_same_artifact(repository: Path, work: Path, tmp_p
     found = set()
     for _ in range(2):
         with open_source(repository, "main", work) as opened:
+            times = {os.lstat(path).st_mtime for path in opened.path.rglob("*")}
+            assert len(times) == 1  # of the commit, not of today, links and directories as well
             found.add(pack(walk(opened.path, exclude=[], shared=Shared()), tmp_path).artifact.sha256)
     assert len(found) == 1

@@ -92,6 +92,7 @@ def test_setgid_and_sticky_directories_are_carried_without_those_bits(tmp_path: 
         b"setgid": 0o755,
         b"sticky": 0o777,
     }
+    assert walked(tree).warnings == ("sticky: everyone may write it", "sticky: its sticky bit is not carried")
 
 
 def test_everything_unreadable_is_listed(open_dir: Path) -> None:

@@ -20,6 +20,17 @@ pytestmark = pytest.mark.sshd
 HASTY = Patience(ask_after_s=0.1, silent_s=0.6, slow_s=0.6)
 
 
+def patient() -> Patience:
+    """One that looks often and, until `hurry`, gives a slow machine all the time it takes to begin."""
+    return Patience(ask_after_s=0.1, silent_s=60.0, slow_s=60.0)
+
+
+def hurry(patience: Patience) -> None:
+    """From its next look on it is a hasty one."""
+    for name in ("silent_s", "slow_s"):
+        object.__setattr__(patience, name, getattr(HASTY, name))  # its watchdog reads it at each look
+
+
 def _send_for_ever(channel: paramiko.Channel) -> None:
     while True:
         channel.sendall(bytes(32768))
@@ -68,20 +79,24 @@ def test_frozen_while_idle(sshd_farm: SshdFarm, kit: Kit) -> None:
 def test_frozen_while_waiting(sshd_farm: SshdFarm, kit: Kit) -> None:
     """Stock paramiko waits here for ever."""
     host = sshd_farm()
-    connection = kit.knows(host).open(kit.target(**to(host)), patience=HASTY)
-    with connection.open_session(5) as channel:
+    patience = patient()
+    connection = kit.knows(host).open(kit.target(**to(host)), patience=patience)
+    with connection.open_session(30) as channel:
         channel.exec_command("cat")
         host.freeze()
+        hurry(patience)
         assert channel.recv_exit_status() == -1
         assert connection.why().code is Code.TIMED_OUT
 
 
 def test_frozen_while_sending(sshd_farm: SshdFarm, kit: Kit) -> None:
     host = sshd_farm()
-    connection = kit.knows(host).open(kit.target(**to(host)), patience=HASTY)
-    with connection.open_session(5) as channel:
+    patience = patient()
+    connection = kit.knows(host).open(kit.target(**to(host)), patience=patience)
+    with connection.open_session(30) as channel:
         channel.exec_command("cat >/dev/null")
         host.freeze()
+        hurry(patience)
         began = time.monotonic()
         with pytest.raises((OSError, EOFError)):
             _send_for_ever(channel)

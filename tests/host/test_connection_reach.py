@@ -61,8 +61,11 @@ def test_syn_black_hole(kit: Kit) -> None:
             held.append(link)
         target = kit.target(port=port, connect_timeout_s=0.5, retries=3)
         began = time.monotonic()
-        failure(lambda: kit.open(target), Code.TIMED_OUT, f"127.0.0.1:{port}")
+        said = "no answer to the connection within 0.5 s (ssh.connect_timeout)"
+        error = failure(lambda: kit.open(target), Code.TIMED_OUT, f"127.0.0.1:{port}", said)
+        assert error.hint == "ssh.connect_timeout in the inventory gives it more time"
         assert time.monotonic() - began < 1.5
+        failure(lambda: kit.open(target, within_s=0.2), Code.TIMED_OUT, "connection within 0.2 s (--timeout)")
         for link in held:
             link.close()
 
@@ -71,8 +74,19 @@ def test_no_banner(kit: Kit) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         target = kit.target(port=mute.getsockname()[1], connect_timeout_s=0.5, retries=3)
         began = time.monotonic()
-        failure(lambda: kit.open(target), Code.TIMED_OUT, "no SSH banner")
+        said = "no SSH banner within 0.5 s (ssh.connect_timeout)"
+        failure(lambda: kit.open(target), Code.TIMED_OUT, said)
         assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("within_s", [0.25, 0.7])
+def test_the_limit_that_comes_first_is_the_one_named(kit: Kit, within_s: float) -> None:
+    """The phase's own, where it is shorter than that of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        target = kit.target(port=mute.getsockname()[1], connect_timeout_s=5.0, retries=3)
+        said = f"no SSH banner within {within_s} s (--timeout)"
+        error = failure(lambda: kit.open(target, within_s=within_s), Code.TIMED_OUT, said)
+        assert error.hint == "--timeout sets how long a phase may take on a host"
 
 
 def test_stalled_in_key_exchange(sshd_farm: SshdFarm, kit: Kit) -> None:

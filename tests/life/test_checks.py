@@ -55,7 +55,13 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             self.server.fail_first -= 1
             status = "503"
         root = self.server.roots.get(host)
-        body = f"serving {(root / 'current').readlink() if root else 'nothing'}\n".encode()
+        lines = status == "lines"
+        status = "200" if lines else status
+        body = (
+            b"one\ntwo $(three) *\nfour\n"
+            if lines
+            else f"serving {(root / 'current').readlink() if root else 'nothing'}\n".encode()
+        )
         self.send_response(int(status))
         if status.startswith("3"):
             self.send_header("Location", "/200/elsewhere")
@@ -112,6 +118,18 @@ def test_a_url_is_asked_until_it_is_content(
     agent = {"here": "Python-urllib", "curl": "curl", "wget": "Wget", "busybox wget": "Wget"}[who]
     assert {each for _, each in shop.asked} == {agent}
     assert "check:ok" in done.phases("h01")
+
+
+@pytest.mark.parametrize("from_", ["here", "host"])
+def test_a_text_of_several_lines_is_one_text(lab: Lab, site: Path, shop: Shop, from_: str) -> None:
+    """Not a choice of several, as grep would take it."""
+    with_check(lab, url=f"{shop.url}/lines", text="one\ntwo $(three) *\nfo", **{"from": from_})
+    assert lab.push(site, "--limit", "h01").code == 0
+    make_site(site, "two")
+    with_check(lab, url=f"{shop.url}/lines", text="one\nfour", **{"from": from_})
+    failed = reverted(lab, site, "--limit", "h01")
+    assert failed.failure("h01")[:2] == ("check", 41)
+    assert "the answer does not hold 'one\\nfour'" in failed.failure("h01")[2]
 
 
 @pytest.mark.parametrize("from_", ["here", "host"])

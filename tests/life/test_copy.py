@@ -299,3 +299,42 @@ def test_another_run_s_lock_is_respected(lab: Lab, file: Path, tmp_path: Path) -
     assert {path.read_text() for path in places.values()} == {OLD}
     sign.unlink()
     assert running.finish().code == 0
+
+
+@pytest.mark.parametrize("way", ["//", "..", "link", "directory"])
+def test_nothing_goes_into_what_is_ours_whatever_way_leads_there(
+    make_lab: MakeLab, file: Path, tmp_path: Path, way: str
+) -> None:
+    lab = make_lab(1)
+    [place] = lab
+    assert lab.push(make_site(tmp_path / "site", "one")).code == 0
+    (tmp_path / "link").symlink_to(place.root)
+    (tmp_path / "shelf").symlink_to(place.root / ".deployctl/manifests")
+    history = place.history
+    dest = {
+        "//": f"{place.root}//.deployctl//history.jsonl",
+        "..": f"{place.root}/shared/../.deployctl/history.jsonl",
+        "link": f"{tmp_path}/link/.deployctl/history.jsonl",
+        "directory": f"{tmp_path}/shelf",
+    }[way]
+    refused = copy(lab, file, dest)
+    assert (refused.code, refused.failure("h01")[1]) == (20, 32)
+    assert ".deployctl is deployctl's own" in refused.stderr
+    assert place.history == history
+    assert "app.conf" not in names_in(place.root / ".deployctl/manifests")
+
+
+def test_a_destination_that_is_a_directory_on_some_hosts_only_is_refused(lab: Lab, file: Path) -> None:
+    homes(lab, None)
+    first = lab.servers[0].directory / "home/conf/target"
+    first.mkdir()
+    refused = copy(lab, file, "conf/target")
+    assert (refused.code, refused.outcome) == (20, "aborted")
+    assert refused.failure("h01")[1:] == (32, "conf/target is a directory on h01, not on h[02-03]")
+    assert "conf/target/ means the directory everywhere" in refused.stderr
+    assert [names_in(server.directory / "home/conf") for server in lab.servers] == [["target"], [], []]
+    assert names_in(first) == []
+    for server in lab.servers[1:]:
+        (server.directory / "home/conf/target").mkdir()
+    assert copy(lab, file, "conf/target").code == 0
+    assert all((server.directory / "home/conf/target/app.conf").is_file() for server in lab.servers)

@@ -86,6 +86,41 @@ def test_history_puts_together_what_is_known_here_and_there(story: Story, file: 
 
 
 @pytest.mark.sshd
+def test_a_limit_and_the_inventory_choose_the_runs(story: Story, file: Path) -> None:
+    one = story.push("one").release
+    two = story.push("two", "-l", "h[01-02]").release
+    elsewhere = {
+        "run": "1",
+        "app": "shop",
+        "hosts": "db[1-3],h09",
+        "inventory": "/other.yaml",
+        "started": "2030",
+    }
+    with file.open("a") as kept_here:
+        kept_here.write(json.dumps(elsewhere) + "\n")
+
+    def told(*arguments: str) -> list[str]:
+        return [run["release"] for run in story.run("history", *arguments).last["history"]]
+
+    assert told() == [two, one]
+    assert told("-l", "h03") == told("-l", "h03", "--local") == [one]
+    assert told("-l", "h02,h03") == told("-l", "h02", "--local") == [two, one]
+    assert story.lab.start("history", "--local", "-l", "nobody").finish().code == 2
+    gone = kept(file)[0] | {"hosts": "h77", "release": "gone", "started": "2031"}
+    file.write_text(json.dumps(gone) + "\n")
+    assert told("--local") == ["gone"]  # it was of this inventory
+    assert told("--local", "-l", "h01") == []
+
+
+@pytest.mark.sshd
+def test_what_only_the_hosts_know_was_staged_is_told_as_such(story: Story, file: Path) -> None:
+    staged = story.stage("one")
+    file.unlink()
+    [run] = story.run("history").last["history"]
+    assert (run["release"], run["outcome"]) == (staged, "staged")
+
+
+@pytest.mark.sshd
 def test_torn_lines_and_other_apps_are_passed_over_and_nothing_secret_is_kept(
     story: Story, file: Path
 ) -> None:

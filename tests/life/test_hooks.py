@@ -133,6 +133,7 @@ def test_output_comes_line_by_line_with_the_name_of_its_host(lab: Lab, site: Pat
     running.wait_for(lambda e: e["event"] == "log" and e["text"] == "out")  # before the hook has ended
     event = running.wait_for(lambda e: e["event"] == "log" and e["text"] == "err")
     assert (event["host"], event["phase"]) == ("h01", "stage")
+    wait_until(hold.exists, what="the hook's stop")
     hold.unlink()
     done = running.finish()
     assert done.code == 0

@@ -82,6 +82,24 @@ def test_a_byte_that_changed_after_that_is_noticed(one_host: Lab, tree: Path, na
     assert one_host.live == one_host.everywhere(None)
 
 
+@pytest.mark.parametrize("spoil", ["mode", "link", "directory"])
+def test_other_changes_after_that_are_noticed_as_well(one_host: Lab, tree: Path, spoil: str) -> None:
+    hooks(one_host, {"staged": ["mkdir -m 700 empty; ln -s plain 'to it'; chmod 640 'na\\me'"]})
+    release = staged(one_host, tree)
+    top = one_host["h01"].root / "releases" / release
+    match spoil:
+        case "mode":
+            (top / "na\\me").chmod(0o644)
+        case "link":
+            (top / "to it").unlink()
+            (top / "to it").symlink_to("index.html")
+        case _:
+            (top / "empty").rmdir()
+    refused = one_host.activate(release)
+    assert (refused.code, refused.failure("h01")[1]) == (20, 33)
+    assert one_host.live == one_host.everywhere(None)
+
+
 def test_a_byte_that_changed_between_hooks_and_switch_is_noticed(one_host: Lab, tree: Path) -> None:
     hooks(one_host, {"staged": [CHANGES]})
     place = one_host["h01"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deployctl.host.lock import LEASE_S
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab, Place, tool_directory
 from tests.release.running import Running
@@ -154,7 +156,8 @@ def test_a_lock_lost_in_the_middle_refuses_the_switch(lab: Lab, site: Path) -> N
     pids = lock_processes(lab, "h02")
     assert pids
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # some of them only look at the others for a moment
+            os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not any(p in lab.servers[1].command_pids() for p in pids), 5, "their end")
     sign.unlink()
     failed = running.finish()
@@ -213,3 +216,38 @@ def test_the_lock_is_given_back_after_every_end(lab: Lab, site: Path) -> None:
     assert all(place.incoming == [] for place in lab)
     assert not any((place.root / ".deployctl/lock.d").exists() for place in lab)
     lab.assert_idle()
+
+
+@pytest.mark.timeout(120)
+def test_the_leases_of_a_dead_run_end_together(make_lab: MakeLab, site: Path, tmp_path: Path) -> None:
+    """Three hosts, which are locked in two steps, cost the time of one lease."""
+    tools = tool_directory(tmp_path / "tools", without=["flock"])
+    lab = make_lab(3, path=f"{{}}:{tools}")
+    running, sign = holder(lab, site)
+    running.signal(signal.SIGKILL)
+    running.process.wait()
+    sign.unlink()
+    lab["h02"].mend()
+    lab.assert_idle()
+    beats = [(place.root / ".deployctl/lock.d/beat").read_text() for place in lab]
+    assert len(beats) == 3
+    done = lab.push(make_site(tmp_path / "other", "other"), timeout_s=90)
+    assert done.code == 0, done.hosts
+    assert LEASE_S <= done.seconds < 1.7 * LEASE_S
+    assert not any((place.root / ".deployctl/lock.d").exists() for place in lab)
+
+
+def test_an_own_lease_is_taken_again_at_once(make_lab: MakeLab, site: Path, tmp_path: Path) -> None:
+    """It went with a connection; the run's next command on that host does not wait for itself."""
+    tools = tool_directory(tmp_path / "tools", without=["flock"])
+    lab = make_lab(2, path=f"{{}}:{tools}")
+    sign = lab["h01"].hold("stage")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", "stage", "ok")
+    running.wait_for_host("h01", "stage")
+    lab.servers[1].kill_sessions()
+    sign.unlink()
+    done = running.finish()
+    assert done.code == 0, done.hosts
+    assert done.seconds < LEASE_S / 2
+    assert lab.live == lab.serves(done.release)

@@ -44,7 +44,9 @@ def found(pruned: Pushed, host: str) -> dict[str, object]:
 
 
 def manifests(place: Place) -> list[str]:
-    return names_in(place.root / ".deployctl/manifests")
+    """The releases that have a manifest, or what is noted beside one."""
+    names = names_in(place.root / ".deployctl/manifests")
+    return sorted({name.removesuffix(".settled") for name in names})
 
 
 def keep(lab: Lab, count: int) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.life.moments import spoken
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab
-from tests.release.running import Pushed
+from tests.release.running import PROGRAM, Pushed
 from tests.support import proc
 from tests.support.proc import wait_until
 
@@ -133,3 +135,43 @@ def test_no_command_is_wrong_usage(make_lab: MakeLab) -> None:
     lab = make_lab(1)
     process = lab.start("run").process
     assert process.wait(30) == 2
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+def test_output_that_is_lost_is_no_success(make_lab: MakeLab, site: Path, mode: str) -> None:
+    lab = make_lab(1)
+
+    def at_full_disk(*words: str | Path) -> tuple[int, str]:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*PROGRAM, *map(str, words), "-i", str(lab.inventory), "-o", mode],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        return done.returncode, done.stderr
+
+    told = "deployctl: error: standard output: No space left on device: not all of the output is there\n"
+    for words in (["run", "echo said"], ["status"], ["check"], ["history", "--local"]):
+        assert at_full_disk(*words) == (1, told), words
+    code, said = at_full_disk("run", "exit 3")
+    assert (code, told in said) == (20, True)
+    code, said = at_full_disk("push", site)  # counts by what it did
+    assert (code, told in said) == (0, False)
+    assert lab["h01"].live is not None
+
+
+def test_gathered_output_is_shown_once_for_hosts_that_said_the_same(lab: Lab) -> None:
+    command = "[ $DEPLOYCTL_HOST != h03 ] || sleep 0.3; echo to err >&2; [ $DEPLOYCTL_HOST = h02 ] && echo two || echo other"
+    code, said = spoken(lab, "run", "-g", command)
+    rule = "-" * 15
+    block = f"{rule}\nh[01,03] (2)\n{rule}\nother\nto err\n{rule}\nh02\n{rule}\ntwo\nto err\n"
+    assert (code, block in said, " | " in said) == (0, True, False), said
+
+    code, said = spoken(lab, "run", "--gather", "true")
+    assert (code, rule in said) == (0, False)
+    code, said = spoken(lab, "run", "-g", "[ $DEPLOYCTL_HOST = h01 ] || { echo broken; exit 3; }")
+    assert (code, f"{rule}\nh[02-03] (2)\n{rule}\nbroken\n" in said) == (20, True)
+    assert printed(run(lab, "-g", "echo each"), "h02") == ["each"]

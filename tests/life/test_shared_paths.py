@@ -104,3 +104,20 @@ def test_a_shared_file_that_is_a_dangling_link_is_missing(lab: Lab, site: Path) 
     path.symlink_to("nowhere")
     assert lab.push(site).failure("h01")[:2] == ("stage", 32)
     assert lab.live == lab.everywhere(None)
+
+
+def test_what_came_to_be_shared_is_linked_by_the_next_push_of_the_same_tree(lab: Lab, site: Path) -> None:
+    one = lab.push(site)
+    configure(lab, release={"shared": {**SHARED, "dirs": [*SHARED["dirs"], "uploads"]}})
+    dry = lab.push(site, "--dry-run")
+    assert dry.code == 0
+    assert not any((place.root / "shared/uploads").exists() for place in lab)
+    two = lab.push(site)
+    assert (two.code, two.outcome) == (0, "released")
+    assert "uploads is not linked to shared/uploads" in two.stderr or any(
+        "uploads is not linked" in str(event) for event in two.events
+    )
+    for place in lab:
+        assert os.readlink(place.root / "current/uploads") == "../../shared/uploads"  # noqa: PTH115
+        assert not (place.root / "releases" / one.release / "uploads").exists()
+    assert lab.push(site).outcome == "unchanged"

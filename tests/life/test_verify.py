@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -126,6 +127,110 @@ def test_what_staged_hooks_did_counts_as_released(fleet: Story) -> None:
     assert read.code == 22
     assert facts(read, "verify")["h01"]["changed"] == {"index.html": "content"}
     assert facts(read, "verify")["h01"]["missing"] == {r"ca che/ma\x5cde": "file"}
+
+
+MADE = r"""
+mkdir -p 'emp ty' && chmod 700 'emp ty' && chmod 640 index.html && ln -s 'to "a"' 'li nk' && ln -sfn elsewhere link
+odd=$(printf 'o\\dd\nna\377me'); mkdir "$odd" && ln -s "$odd" "$odd/link" && echo x >"$odd/file" && chmod 604 "$odd/file"
+rm -r "$(printf 'oddnew\nline')" && chmod 600 app/run.sh
+"""
+
+
+def test_modes_links_and_directories_that_staged_hooks_made_count_as_released(fleet: Story) -> None:
+    add_odd_names(fleet.tree("one"))
+    fleet.configure(hooks={"staged": [MADE]}, shared={"dirs": ["var/log"]})
+    [one] = fleet.releases("one")
+    read = fleet.run("verify")
+    assert read.code == 0, facts(read, "verify")
+    for each in facts(read, "verify").values():
+        assert (each["changed"], each["missing"], each["extra"]) == ({}, {}, {})
+    assert fleet.push("one").outcome == "unchanged"
+
+    top = fleet.lab["h01"].root / "releases" / one
+    odd = os.fsencode(top) + b"/o\\dd\nna\xffme"
+    (top / "emp ty").chmod(0o755)
+    (top / "index.html").chmod(0o644)
+    os.chmod(odd + b"/file", 0o600)  # noqa: PTH101 - bytes
+    for link in (os.fsencode(top / "li nk"), os.fsencode(top / "link"), odd + b"/link"):
+        os.unlink(link)  # noqa: PTH108
+        os.symlink(b"away", link)  # noqa: PTH211
+    read = fleet.run("verify")
+    assert read.code == 22
+    name = r"o\x5cdd\x0ana\xffme"
+    assert facts(read, "verify")["h01"]["changed"] == {
+        "emp ty": "mode is not 0700 but 0755",
+        "index.html": "mode is not 0640 but 0644",
+        f"{name}/file": "mode is not 0604 but 0600",
+        "li nk": "link text",
+        "link": "link text",
+        f"{name}/link": "link text",
+    }
+    (top / "emp ty").rmdir()
+    assert facts(fleet.run("verify"), "verify")["h01"]["missing"] == {"emp ty": "directory"}
+
+
+def test_a_mode_of_an_odd_name_that_was_changed_by_hand_is_mended_by_the_next_push(story: Story) -> None:
+    site = story.tree("one")
+    for name in (b"back\\slash", b"new\nline", b"\xff\xfe"):
+        with open(os.fsencode(site) + b"/" + name, "wb") as file:  # noqa: PTH123
+            file.write(name)
+    [one] = story.releases("one")
+    file_there = os.fsencode(story.lab["h01"].root / "releases" / one) + b"/new\nline"
+    os.chmod(file_there, 0o600)  # noqa: PTH101 - bytes
+    read = story.run("verify")
+    assert facts(read, "verify")["h01"]["changed"] == {r"new\x0aline": "mode is not 0644 but 0600"}
+    again = story.push("one")
+    assert (again.code, again.outcome) == (0, "released")
+    assert (
+        r"h01: the live release is not as it was released (new\x0aline (mode is not 0644 but 0600))" in again.stderr
+    )
+    assert story.run("verify").code == 0
+
+
+def test_what_came_to_be_shared_since_is_not_missing(fleet: Story) -> None:
+    [one] = fleet.releases("one")
+    fleet.configure(shared={"dirs": ["storage"]})
+    read = fleet.run("verify")
+    assert read.code == 0, facts(read, "verify")
+    [two] = fleet.releases("two")
+    fleet.configure(
+        shared={"dirs": ["var/log"]}
+    )  # what is linked stays so, whatever the inventory says by now
+    read = fleet.run("verify")
+    assert (read.code, facts(read, "verify")["h01"]["extra"]) == (0, {})
+    (fleet.lab["h01"].root / "releases" / two / "storage").unlink()
+    read = fleet.run("verify")
+    assert (read.code, facts(read, "verify")["h01"]["missing"]) == (22, {"storage": "link into shared"})
+    assert fleet.rollback().release == one
+    read = fleet.run("verify")
+    assert (read.code, facts(read, "verify")["h01"]["extra"]) == (0, {})
+    (fleet.lab["h02"].root / "releases" / one / "var/log").unlink()
+    assert facts(fleet.run("verify"), "verify")["h02"]["missing"] == {"var/log": "link into shared"}
+
+
+def test_what_an_older_deployctl_recorded_of_hooks_is_still_expected(story: Story) -> None:
+    story.configure(shared={"dirs": ["storage"]})
+    [one] = story.releases("one")
+    for place in story.lab:
+        top = place.root / "releases" / one
+        (top / "index.html").write_text("by a hook")
+        (top / "app/run.sh").unlink()
+        (top / "ca che").mkdir()
+        (top / "ca che/ma\\de").write_text("made")
+        sums = [hashlib.sha256(text).hexdigest() for text in (b"by a hook", b"made")]
+        (place.root / f".deployctl/manifests/{one}.settled").write_text(
+            f"{sums[0]}  ./index.html\n\\{sums[1]}  ./ca che/ma\\\\de\n-  ./app/run.sh\n"
+        )
+    read = story.run("verify")
+    assert (read.code, facts(read, "verify")["h01"]["extra"]) == (0, {}), facts(read, "verify")
+    assert story.push("one").outcome == "unchanged"
+    (story.lab["h01"].root / "releases" / one / "index.html").write_text("by hand")
+    (story.lab["h01"].root / "releases" / one / "storage").unlink()
+    found = facts(story.run("verify"), "verify")["h01"]
+    assert (found["changed"], found["missing"]) == (
+        {"index.html": "content"},
+        {"storage": "link into shared"},
+    )
 
 
 def test_many_differences_are_bounded_and_counted(story: Story) -> None:

@@ -22,14 +22,10 @@ from tests.support.sshd import Sshd
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Reads as far as the name of the step, which the tools below can then see, and leaves the rest to the real shell.
+# Lets every command of the shell pass its gate, and the tools in it know its name.
 FRONT_SH = """#!/bin/sh
 [ "${{1-}}" = -s ] || exec /bin/sh "$@"
-set -a
-D_DO=
-while [ -z "$D_DO" ] && IFS= read -r line; do eval "$line"; done
-[ ! -r {gates}/"$D_DO" ] || . {gates}/"$D_DO"
-exec /bin/sh -us
+sed -u 's#^main$#export D_DO; [ ! -r {gates}/"$D_DO" ] || . {gates}/"$D_DO"; main#' | /bin/sh -s
 """
 FRONT_TOOL = """#!/bin/sh
 [ ! -r {gates}/"${{D_DO-none}}.{tool}" ] || . {gates}/"${{D_DO-none}}.{tool}"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.release.lab import Lab
 from tests.release.trees import make_heavy, make_site
+from tests.support import proc
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
 
@@ -100,3 +101,79 @@ def test_a_host_that_comes_back_between_stage_and_switch_is_switched(
     done = running.finish()
     assert done.code == 0
     assert lab.live == lab.serves(done.release)
+
+
+@pytest.mark.parametrize("how", ["reset", "kill", "shell"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_connection_that_ends_on_the_way_back(
+    lab: Lab, site: Path, proxy: Proxy, how: str, done: bool
+) -> None:
+    """h02 has switched, h03 fails, and h02's connection or command ends while it is switched back: it is once more."""
+    before = lab.push(site)
+    make_site(site, "two")
+    place = lab["h02"]
+    sign, here = place.programs / "sign", place.programs / "here"
+    place.gate(
+        "revert.sync" if done else "revert.ln",
+        f"echo $PPID >{here}; while [ -e {sign} ]; do sleep 0.02; done",
+    )
+    sign.touch()
+    broken = lab["h03"].hold("activate.mv")
+    running = lab.start("push", site)
+    running.wait_for_host("h02", "activate", "ok")
+    lab["h03"].gate("activate.readlink")
+    broken.unlink()
+    wait_until(lambda: here.exists() and here.read_text().strip() != "", 30, "the way back on h02")
+    place.gate("revert.sync" if done else "revert.ln", ":")  # for the second try
+    if how == "reset":
+        proxy.reset()
+    else:
+        group = os.getpgid(int(here.read_text()))
+        for pid in lab.servers[1].session_pids() if how == "kill" else [group]:
+            os.kill(pid, signal.SIGKILL)
+    ended = running.finish(timeout_s=30)
+    sign.unlink()
+    assert lab.live == lab.serves(before.release)
+    assert ended.serving == lab.everywhere(before.release)
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    assert ended.states == {"h01": "reverted", "h02": "reverted", "h03": "failed"}
+    assert ended.phases("h02")[-3:] == ["revert:running", "revert:running", "revert:reverted"]
+    lab.assert_idle()
+
+
+@pytest.mark.parametrize("who", ["shell", "step", "all"])
+@pytest.mark.parametrize("point", ["stage.tar", "activate.mv", "activate.sync"])
+def test_a_remote_command_that_is_killed(lab: Lab, site: Path, point: str, who: str) -> None:
+    """`kill -9` on the host, by a person or for want of memory: of the shell itself, of the step in it, or of all."""
+    before = lab.push(site)
+    make_site(site, "two")
+    place, phase = lab["h02"], point.partition(".")[0]
+    here = place.programs / "here"
+    place.gate(point, f"echo $PPID >{here}; while :; do sleep 0.02; done")
+    running = lab.start("push", site)
+    wait_until(lambda: here.exists() and here.read_text().strip() != "", 30, f"h02 in {point}")
+    running.wait_for_host("h01", phase, "ok")
+    running.wait_for_host("h03", phase, "ok")
+    shell, step = shell_and_step(int(here.read_text()))
+    if who == "all":
+        os.killpg(shell, signal.SIGKILL)
+    else:
+        os.kill(shell if who == "shell" else step, signal.SIGKILL)
+    ended = running.finish(timeout_s=20)
+    assert ended.failure("h02")[:2] == (phase, 20)
+    assert ended.code == (20 if phase == "stage" else 21)
+    assert ended.outcome == ("aborted" if phase == "stage" else "reverted")
+    assert lab.live == lab.serves(before.release)
+    assert ended.serving == lab.everywhere(before.release)
+    lab.assert_idle()
+    place.mend()
+    assert lab.push(site).code == 0
+    assert not any(each.runs_left for each in lab)
+
+
+def shell_and_step(pid: int) -> tuple[int, int]:
+    """The remote shell that a process came from, which leads its group, and that shell's child on the way to it."""
+    shell = os.getpgid(pid)
+    while (found := proc.read(pid)) is not None and found.ppid != shell:
+        pid = found.ppid
+    return shell, pid

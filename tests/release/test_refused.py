@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,3 +187,56 @@ def test_an_upload_to_a_host_that_freezes_ends_by_the_time_limit(lab: Lab, site:
     assert "--timeout" in ended.stderr
     assert ended.seconds < 2 + 10
     assert lab.live == lab.everywhere(None)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+@pytest.mark.parametrize("dry", [True, False], ids=["dry", "real"])
+def test_a_history_that_is_a_directory(lab: Lab, site: Path, first: bool, dry: bool) -> None:
+    """Found by the first look, not by the switch: no other host is changed for it."""
+    if not first:
+        assert lab.push(site).code == 0
+        make_site(site, "two")
+    before = lab.live
+    history = lab["h02"].root / ".deployctl/history.jsonl"
+    history.unlink(missing_ok=True)
+    history.mkdir(parents=True)
+    failed = lab.push(site, *(["--dry-run"] if dry else []))
+    assert failed.failure("h02")[:2] == ("probe", 32)
+    assert "is not a file" in failed.failure("h02")[2]
+    assert f"mv {history} {history}.before" in failed.stderr
+    assert (failed.code, failed.outcome) == (20, "aborted")
+    assert lab.live == before
+    history.rmdir()
+    assert lab.push(site).code == 0
+
+
+def test_a_history_that_can_not_be_written(lab: Lab, site: Path, read_only: Callable[[Path], None]) -> None:
+    old = lab.push(site).release
+    history = lab["h02"].root / ".deployctl/history.jsonl"
+    read_only(history)
+    failed = lab.push(make_site(site, "two"))
+    said, code, message = failed.failure("h02")
+    assert (said, code) == ("probe", 32)
+    assert f"{history} is not writable for {login_user()}" in message
+    assert "chown" in failed.stderr
+    assert (failed.code, failed.outcome) == (20, "aborted")
+    assert lab.live == lab.serves(old)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Makes a file one that can't be written, for root as well."""
+    mounted: list[Path] = []
+
+    def make(path: Path) -> None:
+        path.chmod(0o444)
+        if os.getuid() == 0:
+            done = subprocess.run(["mount", "--bind", path, path], check=False, capture_output=True)
+            if done.returncode:
+                pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+            mounted.append(path)
+            subprocess.run(["mount", "-o", "remount,ro,bind", path], check=True)
+
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", "-l", path], check=True)

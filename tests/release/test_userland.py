@@ -127,6 +127,7 @@ def test_a_shell_that_talks_before_scp_is_told(make_lab: MakeLab, site: Path) ->
     assert failed.code == 20
     assert failed.failure("h01")[0] == "upload"
     assert "elcome" in failed.stderr
+    assert "deployctl: hint: a login shell that prints on standard output breaks scp" in failed.stderr
     assert lab.live == lab.everywhere(None)
 
 

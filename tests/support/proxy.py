@@ -70,7 +70,7 @@ class Proxy:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Bytes `up` and `down`, and connections `accepted`."""
+        """Bytes `up` and `down`, connections `accepted`, and `turns`: how often `up` followed `down`."""
         return self._order()
 
     def _order(self, **order: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 CHUNK = 65536
+Line = asyncio.Queue[tuple[float, bytes]]  # when a piece arrives at the other end, and the piece
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
 
 
@@ -44,6 +45,8 @@ class Relay:
         self.ways = {"up": Direction(), "down": Direction()}
         self.links: set[asyncio.StreamWriter] = set()
         self.accepted = 0
+        self.turns = 0  # times that something went up after something had come down: round trips
+        self.last = "down"
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,11 +63,21 @@ class Relay:
                 return
             there, back = await asyncio.open_connection(*self.upstream)
             self.links.add(back)
-            await asyncio.gather(self.pump("up", reader, back), self.pump("down", there, writer))
+            lines: tuple[Line, Line] = (asyncio.Queue(64), asyncio.Queue(64))
+            ways = (("up", reader, back), ("down", there, writer))
+            await asyncio.gather(
+                *(
+                    self.pump(name, source, target, line)
+                    for (name, source, target), line in zip(ways, lines, strict=True)
+                ),
+                *(self.deliver(line, target) for (_, _, target), line in zip(ways, lines, strict=True)),
+            )
             back.close()
         writer.close()
 
-    async def pump(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pump(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line
+    ) -> None:
         way = self.ways[name]
         while True:
             await way.open.wait()
@@ -80,15 +93,25 @@ class Relay:
                 self.cut(reset=True)
                 return
             way.bytes += len(data)
+            self.turns += name == "up" and self.last == "down"
+            self.last = name
             if way.flip:
                 data = data[:-1] + bytes([data[-1] ^ 1])
-            if way.delay_s:
-                await asyncio.sleep(way.delay_s)
             if way.rate:
                 await asyncio.sleep(len(data) / way.rate)
             if way.mode != "drop":
-                writer.write(data)
-                await writer.drain()
+                await line.put((asyncio.get_running_loop().time() + way.delay_s, data))
+        await line.put((0.0, b""))
+
+    async def deliver(self, line: Line, writer: asyncio.StreamWriter) -> None:
+        """What was read arrives in order, each piece when its delay is over: the line is long, not narrow."""
+        while True:
+            due, data = await line.get()
+            if not data:
+                break
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            writer.write(data)
+            await writer.drain()
         with contextlib.suppress(OSError):
             writer.write_eof()
 
@@ -107,7 +130,8 @@ class Relay:
             self.upstream = tuple(order["upstream"])
         if "cut" in order:
             self.cut(reset=order["cut"] == "rst")
-        return {"up": self.ways["up"].bytes, "down": self.ways["down"].bytes, "accepted": self.accepted}
+        counts = {"up": self.ways["up"].bytes, "down": self.ways["down"].bytes}
+        return {**counts, "accepted": self.accepted, "turns": self.turns}
 
 
 async def main() -> None:

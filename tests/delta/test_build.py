@@ -1,0 +1,191 @@
+"""Random trees made of random trees: what the host builds is the new tree, and the old one is as it was.
+
+The remote command runs here, without a connection, in each of the shells and userlands that are there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deployctl.artifact.delta import compare, pack_delta
+from deployctl.artifact.manifest import Manifest, shape_digest, sizes_digest, unescape
+from deployctl.artifact.pack import link_texts, read_manifest
+from deployctl.artifact.transcode import transcode
+from deployctl.artifact.walk import Walked, walk
+from deployctl.host.layout import artifact_name, delta_stem
+from deployctl.host.script import Answer, Script
+from deployctl.model import Shared
+from tests.life.kit import busybox_tools
+from tests.release.trees import listing
+from tests.release.trees import walk as look
+
+NAMES = ("a", "b", "c d", "e\\f", "g\nh", "-i", " j ", "ü", "k", "./l"[2:])
+MODES = (0o644, 0o644, 0o755, 0o600)
+OLD, NEW = "20200101T000000Z-00000000", "20200102T000000Z-11111111"
+
+
+def grow(root: Path, chance: random.Random, depth: int = 0) -> None:
+    """Fill a directory with files that share contents, links, and directories."""
+    root.mkdir(exist_ok=True)
+    for name in chance.sample(NAMES, chance.randint(1, 6)):
+        path = root / name
+        if path.is_symlink() or path.exists():
+            continue
+        kind = chance.random()
+        if kind < 0.55 or depth == 3:
+            path.write_bytes(b"%d" % chance.randint(0, 5) * chance.choice((0, 1, 3000)))
+            path.chmod(chance.choice(MODES))
+            os.utime(path, (1_600_000_000 + chance.randint(0, 3),) * 2)
+        elif kind < 0.7:
+            path.symlink_to("x" * chance.randint(1, 3))
+        else:
+            grow(path, chance, depth + 1)
+
+
+def change(root: Path, chance: random.Random) -> None:
+    """Remove, rename and swap some entries, change modes, and grow more."""
+    entries = sorted((p for p in root.rglob("*")), key=os.fsencode)
+    for path in chance.sample(entries, min(len(entries), chance.randint(0, 6))):
+        if not (path.is_symlink() or path.exists()):
+            continue
+        deed = chance.random()
+        if deed < 0.3:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        elif deed < 0.6:
+            target = path.with_name(chance.choice(NAMES))
+            if not (target.exists() or target.is_symlink()):
+                path.rename(target)
+        elif not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else chance.choice(MODES))
+    grow(root, chance)
+
+
+def run(script: Script, path: str, shell: list[str]) -> Answer:
+    """Run a remote command as a login would: its standard input stays open until it has ended."""
+    answer = Answer(script.nonce)
+    with subprocess.Popen(
+        shell,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={"PATH": path},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(script.text.encode())
+        process.stdin.flush()
+        while answer.status is None and (line := process.stdout.readline()):
+            answer.feed(line)
+        os.killpg(process.pid, signal.SIGKILL)
+    return answer
+
+
+class Host:
+    """A deploy root with the release OLD in it, and what builds NEW there."""
+
+    def __init__(self, root: Path, shell: list[str], path: str) -> None:
+        self.root, self._shell, self._path = root, shell, path
+        for name in (
+            "releases",
+            "shared",
+            ".deployctl/manifests",
+            ".deployctl/stats",
+            ".deployctl/incoming/run",
+        ):
+            (root / name).mkdir(parents=True)
+
+    def hold(self, tree: Path, manifest: Manifest, *, recorded: bool) -> None:
+        old = self.root / "releases" / OLD
+        subprocess.run(["cp", "-a", tree, old], check=True)
+        (self.root / ".deployctl/manifests" / OLD).write_bytes(manifest.to_bytes())
+        if recorded:
+            listed = subprocess.run(
+                ["find", ".", "-type", "f", "-printf", "%m %i %s %T@ %C@ %p\\0"],
+                cwd=old,
+                check=True,
+                capture_output=True,
+            ).stdout
+            record = listed.replace(b"\n", b"\1").replace(b"\0", b"\n")
+            (self.root / ".deployctl/stats" / OLD).write_bytes(record)
+
+    def unusable(self) -> list[str]:
+        script = Script.build("probe", {"SCAN": "1"}, run="run", root=str(self.root))
+        answer = run(script, self._path, self._shell)
+        answer.raise_failure()
+        assert answer.one("base") == OLD
+        return answer.all("unusable")
+
+    def build(
+        self, walked: Walked, old: Manifest, new: Manifest, lost: list[str], *, hard: bool, out: Path
+    ) -> Answer:
+        delta = compare(old, new, lost)
+        assert all(unescape(name) for name in delta.unusable)
+        packed = pack_delta(walked, delta, delta_stem(new.digest, old.digest, lost), out)
+        artifact = transcode(packed, "gzip", out)
+        name = artifact_name(delta_stem(new.digest, old.digest, lost), "gzip")
+        assert artifact.path.name == name
+        shutil.copy(artifact.path, self.root / ".deployctl/incoming" / name)
+        shape = shape_digest(new, link_texts=link_texts(walked))
+        modes = " ".join(sorted({f"{e.type}:{e.mode:o}" for e in new.entries if e.type != "l"}))
+        values = {
+            "FROM": "delta", "SENT": "", "SIZES": sizes_digest(new), "BASE": OLD, "BASE_TREE": old.digest, "ID": NEW,
+            "TREE": new.digest, "SHAPE": shape, "SHAPE_SHARED": shape, "MODES": modes, "ARTIFACT": name, "SIZE": "",
+            "SHA": "", "HARD": "1" if hard else "",
+        }  # fmt: skip
+        return run(Script.build("stage", values, run="run", root=str(self.root)), self._path, self._shell)
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+@pytest.mark.parametrize("userland", ["sh", "bash", "busybox"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_trees(tmp_path: Path, seed: int, userland: str, links: str) -> None:
+    chance = random.Random(f"{seed} {userland} {links}")
+    found = shutil.which(userland)
+    if found is None:
+        pytest.skip(f"{userland} is missing")
+    path, shell = os.defpath, [found, "-s"]
+    if userland == "busybox":
+        path, shell = str(busybox_tools(tmp_path / "tools")), [found, "sh", "-s"]
+    tree, hand = tmp_path / "tree", chance.random() < 0.5
+    grow(tree, chance)
+    old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    host = Host(tmp_path / "root", shell, path)
+    host.hold(tree, old, recorded=chance.random() < 0.8)
+    place = host.root / "releases" / OLD
+    if hand:  # somebody was here
+        change(place, chance)
+    before = look(place), {name: entry[:3] for name, entry in listing(place).items()}
+    change(tree, chance)
+    walked = walk(tree, exclude=[], shared=Shared(), allow_empty=True)
+    new = read_manifest(walked)
+    answer = host.build(walked, old, new, host.unusable(), hard=links == "hard", out=tmp_path)
+    if answer.status == 0:
+        built = host.root / "releases" / NEW
+        assert look(built) == look(tree)
+        inodes = [entry[0] for entry in listing(built).values()]
+        assert len(inodes) == len(set(inodes))
+        times = {
+            p: int((tree / p).lstat().st_mtime) for p in map(os.fsdecode, look(tree)) if (tree / p).is_file()
+        }
+        kept = {e.path for e in set(old.entries) & set(new.entries)}
+        contents = {e.sha256 for e in old.entries}
+        fresh = {
+            e.path for e in new.entries if e.type == "f" and e.path not in kept and e.sha256 not in contents
+        }
+        assert all(int((built / p).stat().st_mtime) == times[p] for p in map(os.fsdecode, fresh))
+    else:
+        assert hand, (answer.fields, answer.noise)
+        assert str(answer.one("fail")).startswith("33 "), answer.fields
+        assert not (host.root / "releases" / NEW).exists()
+    assert (look(place), {name: entry[:3] for name, entry in listing(place).items()}) == before
