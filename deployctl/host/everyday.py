@@ -39,8 +39,10 @@ def run_command(session: Session, command: Message, operation: Operation) -> dic
         said = f"the command did not end within {operation.timeout_s:g} s and was killed"
         raise HostError(Code.TIMED_OUT, said, hint="--timeout gives it more time", data=data) from error
     tail = tap.end()
-    status = int(answer.one("status") or 0)
-    if status:
+    told = answer.one("status")
+    if told is None or not told.isdigit():
+        raise HostError(Code.LOST, "the host did not tell how the command ended", data={"tail": tail})
+    if status := int(told):
         said = f"the command ended with status {status}"
         raise HostError(Code.HOOK, said, data={"status": status, "tail": tail})
     operation.ok(status=status)

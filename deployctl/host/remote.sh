@@ -393,11 +393,11 @@ do_activate() {
   switch_to "releases/$D_ID"
 }
 
-switch_to() {
+switch_to() { # TARGET [DIRECTORY]
   if [ ! -L current ] && [ -e current ]; then
     fail 32 "$D_ROOT/current is not a link: move it away, deployctl makes it a link to the release"
   fi
-  D_DIR=.deployctl/incoming/$D_RUN/switch
+  D_DIR=.deployctl/incoming/$D_RUN/${2-switch}
   D_ERR=$( (mkdir -p "$D_DIR" && rm -f "$D_DIR/current" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
     blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
   [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
@@ -411,10 +411,21 @@ record() { # behind a torn last line, as a crash leaves it, not onto it
   printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
 }
 
+# A switch that was given up may still come, on a host that is slow to kill it: without its directory it can't.
+fence_switch() {
+  D_DIR=.deployctl/incoming/$D_RUN/switch
+  [ ! -d .deployctl/incoming ] || mkdir -p ".deployctl/incoming/$D_RUN" 2>/dev/null
+  for D_N in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$D_DIR" 2>/dev/null
+    (: >"$D_DIR") 2>/dev/null && return
+  done
+}
+
 # Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none. A link that is not ours any
 # more is left alone. Says `reverted` where it switched back, also when that was an earlier try whose answer got lost.
 do_revert() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  fence_switch
   D_NOW=$(readlink current 2>/dev/null)
   D_MARK=.deployctl/incoming/$D_RUN/reverted
   D_BACK=
@@ -422,7 +433,7 @@ do_revert() {
     D_BACK=1
     (: >"$D_MARK") 2>/dev/null
     if [ -n "$D_PREVIOUS" ]; then
-      switch_to "$D_PREVIOUS"
+      switch_to "$D_PREVIOUS" back
     else
       rm -f current || blame "$D_ROOT" 32 "cannot remove current"
     fi
