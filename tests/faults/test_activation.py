@@ -113,6 +113,56 @@ def test_host_lost_on_the_way_back(make_scene: MakeScene) -> None:
 
 
 TOOLS = ("mkdir", "rm", "ln", "mv", "readlink", "tail", "sync")
+
+
+def watchers(scene: Scene, name: str) -> list[int]:
+    """Processes on a host that wait for the end of a command's input, to kill what it runs: only they have it as their 3."""
+    return [pid for pid in scene.server(name).command_pids() if Path(f"/proc/{pid}/fd/3").exists()]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="do_revert (remote.sh) reads current while the cancelled do_activate may still rename: 22 where 21 is promised",
+)
+def test_a_switch_that_was_given_up_comes_late(scene: Scene) -> None:
+    """A busy host is slow to kill what was cancelled: the switch must not happen after it was told to be taken back."""
+    sign, cleaning = scene.lab["h01"].hold("activate.mv"), scene.lab["h01"].hold("clean")
+    running = scene.start("push", "--batch", "1")
+    running.wait_for_host("h01", "activate")
+    wait_until(lambda: switching(scene, "h01"), 10, "the last step of the switch")
+    slow = watchers(scene, "h01")
+    assert slow
+    for pid in slow:
+        os.kill(pid, signal.SIGSTOP)
+    running.worker_of(scene.lab["h02"].port).signal(signal.SIGKILL)
+    running.wait_for(
+        lambda event: (
+            event["event"] == "host"
+            and (event["host"], event["state"]) in {("h01", "reverted"), ("h01", "failed")}
+        )
+    )
+    sign.unlink()
+    wait_until(lambda: not switching(scene, "h01"), 10, "the end of what was held")
+    cleaning.unlink()
+    for pid in slow:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    ended = scene.end(running)
+    scene.lab["h01"].mend()
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    check_invariants(scene, ended, lost=scene.lab.names)
+    scene.converge()
+
+
+def switching(scene: Scene, name: str) -> bool:
+    """Whether the gate before the rename holds it, or the rename is under way."""
+    for pid in scene.server(name).command_pids():
+        with contextlib.suppress(OSError):
+            if b"switch/current" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
+
+
 CALLS = (
     "execve",
     "mkdir",

@@ -182,7 +182,8 @@ def test_a_mode_of_an_odd_name_that_was_changed_by_hand_is_mended_by_the_next_pu
     again = story.push("one")
     assert (again.code, again.outcome) == (0, "released")
     assert (
-        r"h01: the live release is not as it was released (new\x0aline (mode is not 0644 but 0600))" in again.stderr
+        r"h01: the live release is not as it was released (new\x0aline (mode is not 0644 but 0600))"
+        in again.stderr
     )
     assert story.run("verify").code == 0
 
