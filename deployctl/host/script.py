@@ -32,7 +32,7 @@ def quote(value: str) -> str:
 
 def library(name: str) -> str:
     """Return one of our shell files without comments and blank lines: it is sent with every command that needs it."""
-    text = resources.files("deployctl.host").joinpath(name).read_text()
+    text = resources.files("deployctl.host").joinpath(name).read_text("utf-8")
     return re.sub(r"(?m)^\s*(#.*)?\n", "", text)
 
 

@@ -22,10 +22,15 @@ from tests.support.sshd import Sshd
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Lets every command of the shell pass its gate, and the tools in it know its name.
+# Lets every command of the shell pass its gate, and the tools in it know its name. The shell leads its process group, as it
+# does without this.
 FRONT_SH = """#!/bin/sh
 [ "${{1-}}" = -s ] || exec /bin/sh "$@"
-sed -u 's#^main$#export D_DO; [ ! -r {gates}/"$D_DO" ] || . {gates}/"$D_DO"; main#' | /bin/sh -s
+way=$(command -p mktemp -u) && command -p mkfifo "$way" && exec 3<&0 || exit 1
+command -p sed -u 's#^main$#export D_DO; [ ! -r {gates}/"$D_DO" ] || . {gates}/"$D_DO"; main#' <&3 >"$way" &
+exec 4<"$way" 3<&-
+command -p rm -f "$way"
+exec /bin/sh -s <&4 4<&-
 """
 FRONT_TOOL = """#!/bin/sh
 [ ! -r {gates}/"${{D_DO-none}}.{tool}" ] || . {gates}/"${{D_DO-none}}.{tool}"

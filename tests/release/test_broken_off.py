@@ -64,7 +64,7 @@ def test_a_defect_while_hosts_switch(lab: Lab, site: Path, tmp_path: Path) -> No
 
 
 def test_a_defect_before_the_switch(lab: Lab, site: Path, tmp_path: Path) -> None:
-    ended = lab.push(site, env=with_defect(tmp_path, "push", "_Push._stage"))
+    ended = lab.push(site, env=with_defect(tmp_path, "stage", "Staging.perform"))
     told(ended)
     assert (ended.code, ended.outcome) == (1, "aborted")
     assert lab.live == lab.everywhere(None)
