@@ -1,7 +1,9 @@
 """What the files of one SOURCE hashed to, kept in the user's cache: what did not change is not read again.
 
 A file counts as the same when size, mtime, ctime and inode are, and when its times were well past as it was read: a
-change within one tick of the file system's clock would not show. What can't be read or written is not missed.
+change within one tick of the file system's clock would not show, and one through mmap only when its page is written back.
+That holds where ctime is the kernel's own and every write moves it, so only there is anything remembered. What can't be
+read or written is not missed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,7 +21,11 @@ from pathlib import Path
 from deployctl.artifact.manifest import Entry
 from deployctl.artifact.walk import Found, Walked
 
-GRAIN_NS = 2_000_000_000  # the coarsest clock of a file system that is in use: FAT counts two seconds
+GRAIN_NS = (
+    60_000_000_000  # Linux writes dirty pages back after 30 s; clocks of file systems tick far more often
+)
+# Not tmpfs, where writes through mmap move no time, nor images and network file systems, whose ctime may be anything.
+SOUND = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs"})
 KEPT = 32  # sources
 _FORMAT = "deployctl digests 1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +41,9 @@ class Digests:
         self._file = directory / name
         self._known: dict[Mark, str] = {}
         self._read_at_ns = time.time_ns()
-        self._load()
+        self._usable = has_sound_times(source)
+        if self._usable:
+            self._load()
 
     def _load(self) -> None:
         try:
@@ -53,6 +62,8 @@ class Digests:
 
     def keep(self, walked: Walked, entries: Iterable[Entry]) -> None:
         """Remember what these entries, which are those of the walk, hashed to; files that are gone are forgotten."""
+        if not self._usable:
+            return
         lines = [_FORMAT]
         for found, entry in zip(walked.entries, entries, strict=True):
             settled_ns = max(found.mtime_ns, found.ctime_ns) + GRAIN_NS
@@ -78,6 +89,27 @@ class Digests:
         files = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in files[KEPT:]:
             path.unlink(missing_ok=True)
+
+
+def has_sound_times(source: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether all of `source` lies on one writable file system of a kind whose ctime can be relied upon."""
+    place = os.fsencode(source.resolve())
+    try:
+        lines = mounts.read_bytes().splitlines()
+    except OSError:
+        return sys.platform == "darwin"  # where everything is APFS or HFS+
+    best: tuple[bytes, bool] = (b"", False)
+    for line in lines:
+        left, _, right = line.partition(b" - ")
+        fields, kind = left.split(b" "), right.split(b" ")[0].decode("ascii", "replace")
+        if len(fields) < 6:
+            continue
+        at = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), fields[4]).rstrip(b"/")
+        if at.startswith(place + b"/"):
+            return False  # something else is mounted within
+        if (place == at or place.startswith(at + b"/")) and len(at) >= len(best[0]):
+            best = (at, kind in SOUND and b"rw" in fields[5].split(b","))
+    return best[1]
 
 
 def _mark(found: Found) -> Mark:

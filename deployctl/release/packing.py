@@ -41,6 +41,7 @@ class Source:
     exclude: Sequence[str] = ()
     shared: Shared = field(default_factory=Shared)
     allow_empty: bool = False
+    trusts_cache: bool = True  # of digests of files that did not change
     expects_delta: bool = (
         False  # hosts probably hold something to build upon: hash, and wait for what is wanted
     )
@@ -65,7 +66,8 @@ def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
                     allow_empty=source.allow_empty,
                 )
                 line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
-                digests = Digests(cache, source.path) if opened.path == source.path else None
+                known = source.trusts_cache and opened.path == source.path
+                digests = Digests(cache, source.path) if known else None
                 try:
                     _Packing(source, workdir, line, walked, digests).serve(opened.describe)
                 except SourceError:

@@ -113,7 +113,13 @@ class _Push:
         self._packer = Packer(
             run.loop,
             Source(
-                source, options.ref, tuple(release.exclude), release.shared, options.allow_empty, expected
+                source,
+                options.ref,
+                tuple(release.exclude),
+                release.shared,
+                options.allow_empty,
+                trusts_cache=not options.force,
+                expects_delta=expected,
             ),
             workdir,
         )

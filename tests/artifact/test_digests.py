@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from deployctl.artifact import pack
-from deployctl.artifact.digests import GRAIN_NS, KEPT, Digests
+from deployctl.artifact import digests, pack
+from deployctl.artifact.digests import GRAIN_NS, KEPT, Digests, has_sound_times
 from deployctl.artifact.manifest import Manifest
 from deployctl.artifact.reading import read_whole
 from deployctl.artifact.walk import Found, Walked, walk
 from deployctl.model import Shared
 
 Read = list[bytes]
+
+
+@pytest.fixture(autouse=True)
+def _sound(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Wherever tests have their directories, their times count."""
+    if "mounts" not in request.node.name:
+        monkeypatch.setattr(digests, "has_sound_times", lambda _source: True)
 
 
 @pytest.fixture
@@ -44,10 +52,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
 def hashed(source: Path, cache: Path, *, later_ns: int = 2 * GRAIN_NS) -> Manifest:
     """Hash `source` with the cache, as if so much time had passed."""
     walked = walk(source, exclude=[], shared=Shared(), allow_empty=True)
-    digests = Digests(cache, source)
-    digests._read_at_ns = time.time_ns() + later_ns
-    manifest = pack.read_manifest(walked, digests)
-    digests.keep(walked, manifest.entries)
+    known = Digests(cache, source)
+    known._read_at_ns = time.time_ns() + later_ns
+    manifest = pack.read_manifest(walked, known)
+    known.keep(walked, manifest.entries)
     return manifest
 
 
@@ -114,3 +122,37 @@ def test_what_was_wrong_can_be_forgotten(source: Path, tmp_path: Path, read: Rea
     read.clear()
     hashed(source, tmp_path / "cache")
     assert len(read) == 3
+
+
+MOUNTS = """\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+28 27 0:25 / /home rw shared:1 - xfs /dev/vdb rw
+29 27 0:26 / /tmp rw - tmpfs tmpfs rw
+30 27 0:27 / /cdrom ro - ext4 /dev/loop0 ro
+31 27 0:28 / /home/me/app/node_modules rw - fuse.sshfs there rw
+32 27 0:29 / /srv/with\\040space rw - nfs4 there rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "sound"),
+    [
+        ("/opt/app", True),
+        ("/home/you", True),
+        ("/homestead", True),
+        ("/tmp/app", False),
+        ("/cdrom/app", False),
+        ("/home/me/app", False),
+        ("/srv/with space/app", False),
+    ],
+)
+def test_mounts_tell_whether_times_can_be_relied_upon(tmp_path: Path, place: str, sound: bool) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)
+    assert has_sound_times(Path(place), tmp_path / "mounts") is sound
+    assert has_sound_times(Path(place), tmp_path / "none") is (sys.platform == "darwin")
+
+
+def test_unsound_mounts_have_no_cache(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "has_sound_times", lambda _source: False)
+    hashed(source, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
