@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help demo test test-random crash fuzz load soak lint format bench bench-push packages clean
+.PHONY: help demo test test-wide test-random crash fuzz load soak lint format bench bench-push packages clean
 
 help:
 	@echo 'make demo         throwaway hosts on this machine and three real releases to them'
 	@echo 'make test         the whole test suite, on real OpenSSH servers'
+	@echo 'make test-wide    the same with all combinations of tools and settings'
 	@echo 'make test-random  the same again, in another order'
 	@echo 'make crash        kill a run at every point there is, and let many pushes meet; takes minutes'
 	@echo 'make fuzz         17,000 inventories, 1,000 trees, and what hosts and workers could say; ten minutes'
@@ -37,6 +38,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev packages
 	$(BIN)/python -m pytest -n $(WORKERS) -p no:randomly $(PYTEST_ARGS)
+
+test-wide: $(VENV)/.installed-dev packages
+	DEPLOYCTL_TEST_WIDE=1 $(BIN)/python -m pytest -n $(WORKERS) -p no:randomly $(PYTEST_ARGS)
 
 test-random: $(VENV)/.installed-dev packages
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)

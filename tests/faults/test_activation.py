@@ -176,9 +176,10 @@ KILLS = [
     *((tool, call, 1) for tool in TOOLS for call in CALLS),
     *(("sh", call, number) for call in ("write", "clone", "vfork", "exit_group") for number in range(1, 13)),
 ]
-EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "6"))  # `make crash` takes 1
+EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "16"))  # `make crash` takes 1
 
 
+@pytest.mark.timeout(3600 if EVERY == 1 else 240)
 def test_killed_at_every_call_of_the_switch(scene: Scene, tmp_path: Path) -> None:
     """SIGKILL at each system call of the switch that could change a disk: `current` is the old release or the new."""
     staged = scene.push("--no-activate")
