@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -236,21 +238,29 @@ def switch_and_kill(script: Script, tool: str, call: str, number: int, programs:
     process = subprocess.Popen(
         [*([*kill, "-f"] if tool == "sh" else []), "sh", "-s"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PATH": f"{programs}:{PATH}"},
         start_new_session=True,
     )
     assert process.stdin
+    assert process.stdout
     process.stdin.write(script.text.encode())
     process.stdin.flush()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(
-            0.6 if tool == "sh" else 30
-        )  # strace stays for the one that waits for the end of our input
+    # Until it has told its end, or has none to tell: strace stays for the one that waits for the end of our input.
+    deadline = time.monotonic() + (0.6 if tool == "sh" else 30)
+    said = b""
+    while f"{script.nonce} exit ".encode() not in said:
+        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            break
+        data = os.read(process.stdout.fileno(), 65536)
+        if not data:
+            break
+        said += data
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     process.wait(30)
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("text", ["releases/gone", "current", "/srv/elsewhere/42"])
