@@ -213,6 +213,7 @@ build() {
   untar "../$D_ARTIFACT" tree
   remove first
   lock_directories
+  [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
 }
 
 copy_base() { # what the manifest names in its root: a directory of somebody else there may be large
@@ -305,6 +306,15 @@ verify_built() { # names, modes and link texts of everything, sizes of all files
   fi
   if [ "$(cut -d' ' -f3,6- stat | sort | sha | cut -c1-64)" != "$D_SIZES" ]; then
     D_WRONG="names or sizes in the tree are not those of the manifest"
+    return 1
+  fi
+  if [ -n "$D_HARD" ] && ! awk "$D_ESCAPED"'
+    function kept(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
+    kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check[path]; next }
+    kind == "h" { held[kept($0)]; next }
+    !(kept($0) in held) && !(escaped(listed($0)) in check) { wrong = 1 }
+    END { exit wrong }' kind=c check kind=h "$D_HELD" kind=n stat; then
+    D_WRONG="files of $D_BASE were written to while they were linked"
     return 1
   fi
   D_LINKS=

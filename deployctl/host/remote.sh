@@ -275,7 +275,26 @@ publish() {
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   keep_record "$D_ID"
   sync_release
-  settle "../../manifests/$D_ID"
+  if [ "$D_FROM" = delta ] && [ -n "$D_HARD" ]; then
+    settle_shared
+  else
+    settle "../../manifests/$D_ID"
+  fi
+}
+
+# Inodes that are also those of a release that may be live: none may have been written to since the manifest was settled
+# at the end of `build`. Its new time is one from before this look, so that what comes later is newer.
+settle_shared() {
+  D_AT=$D_ROOT/.deployctl/incoming/$D_RUN/at
+  : >"$D_AT"
+  settle "$D_AT"
+  set -- -newer "../../manifests/$D_ID" ! -newer "$D_AT" # a time from the source may lie in the future
+  ! find . -prune -cnewer . >/dev/null 2>&1 || set -- -cnewer "../../manifests/$D_ID"
+  if [ -n "$(find "../../../releases/$D_ID" -type f "$@" 2>/dev/null | head -n 1)" ]; then
+    do_discard
+    fail 33 "files of $D_BASE were written to while the release was made"
+  fi
+  touch -r "$D_AT" "../../manifests/$D_ID"
 }
 
 sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
