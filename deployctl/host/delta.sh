@@ -12,6 +12,10 @@ list_files() { # DIR: the lines of a record; a newline in a name as <01>
   (cd "$1" && find . -type f -printf '%m %i %s %T@ %C@ %p\0') | tr '\000\n' '\n\001'
 }
 
+list_others() { # DIR: the same of what is no file, links with their text, without ctimes
+  (cd "$1" && find . ! -type f -printf '%y %m %i %T@ %p//%l\0') | tr '\000\n' '\n\001'
+}
+
 note_files() { # of the tree in the directory of the run, before its content is looked at
   rm -f stat
   ! can_print || list_files tree >stat || blame . 31 "cannot write a list"
@@ -46,24 +50,27 @@ hold_record() { # ID
   rm -f "$D_HELD"
   [ -f "$D_ROOT/.deployctl/stats/$1" ] && can_print || return 0
   list_files "$D_ROOT/releases/$1" >"$D_HELD" || { rm -f "$D_HELD"; return 0; }
+  list_others "$D_ROOT/releases/$1" >"$D_HELD.others"
   [ -e "$D_ROOT/.deployctl/manifests/$1.altered" ] || (cd "$D_ROOT/releases" && changed_since "$1") || D_CLEAN=1
 }
 
 renew_record() { # ID
   [ -f "$D_HELD" ] || return 0
   D_STAT=$D_ROOT/.deployctl/stats/$1
+  [ -z "$D_CLEAN" ] || { : >"$D_HELD.at" && settle "$D_HELD.at"; } || D_CLEAN=
   list_files "$D_ROOT/releases/$1" >"$D_HELD.now" || return 0
   cut -d' ' -f1-4,6- "$D_HELD" >"$D_HELD.same"
   cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same" || D_CLEAN=
+  list_others "$D_ROOT/releases/$1" | cmp -s - "$D_HELD.others" || D_CLEAN=
   if [ -z "$D_CLEAN" ] || ! cmp -s "$D_HELD" "$D_STAT"; then
     awk 'function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
       kind == "r" { recorded[$0]; next }
       kind == "h" { if ($0 in recorded) held[same($0)]; next }
       same($0) in held' kind=r "$D_STAT" kind=h "$D_HELD" kind=n "$D_HELD.now" >"$D_HELD.new" &&
-      mv -f "$D_HELD.new" "$D_HELD.now"
+      mv -f "$D_HELD.new" "$D_HELD.now" || { rm -f "$D_STAT" "$D_HELD" "$D_HELD".*; return 0; }
   fi
   mv -f "$D_HELD.now" "$D_STAT"
-  [ -z "$D_CLEAN" ] || settle "$D_ROOT/.deployctl/manifests/$1"
+  [ -z "$D_CLEAN" ] || touch -r "$D_HELD.at" "$D_ROOT/.deployctl/manifests/$1"
   rm -f "$D_HELD" "$D_HELD".*
 }
 

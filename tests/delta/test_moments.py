@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from tests.delta.conftest import MakeWith
-from tests.delta.kit import Site, arrived, ways
+from tests.delta.kit import Site, arrived, flipped, ways
+from tests.release.trees import walk
 
 pytestmark = pytest.mark.sshd
 
@@ -51,3 +52,53 @@ def test_a_base_that_is_written_to_while_it_is_linked(
     assert ways(third) == ["delta"]
 
 
+def test_a_record_that_cannot_be_renewed_vouches_for_nothing(make_with: MakeWith, tree: Site) -> None:
+    """As when the disk is full: the edited base, which stays live, is not taken for recorded as it is."""
+    lab = make_with(links="hard")
+    [place] = lab
+    lab.push(tree.root)
+    file = place.root / "current/d0/f00"
+    file.write_bytes(flipped(file))
+    tree.fill("d1/f01")
+    place.gate("stage.awk", "case $* in *kind=h*kind=n*held.now*) exit 2;; esac")
+    place.gate("stage.mv", "case $* in *releases/*) exit 1;; esac")
+    assert lab.push(tree.root).code != 0
+    place.mend()
+    done = lab.push(tree.root)
+    assert done.code == 0, done.stderr
+    assert walk(place.root / "current/") == walk(tree.root)
+    assert lab.start("verify").finish().code == 0
+
+
+@pytest.mark.parametrize("edit", ["ln -sfn run {}/link", "chmod 700 {}/d0"])
+def test_an_edit_of_no_file_while_the_base_is_recorded_anew(make_with: MakeWith, tree: Site, edit: str) -> None:
+    lab = make_with(links="hard")
+    [place] = lab
+    lab.push(tree.root)
+    path = tree.root / "d1/f01"
+    before = path.read_bytes()
+    tree.fill("d1/f01")
+    once = f"{place.programs}/once"
+    live = place.root.resolve() / "current"
+    place.gate("stage.tar", f"[ -e {once} ] || {{ : >{once}; {edit.format(live)}; }}")
+    assert lab.push(tree.root, "--no-activate").outcome == "staged"
+    place.mend()
+    path.write_bytes(before)
+    assert lab.push(tree.root).outcome == "released"
+    assert walk(place.root / "current/") == walk(tree.root)
+
+
+def test_an_edit_of_no_file_while_others_are_pruned(make_with: MakeWith, tree: Site) -> None:
+    lab = make_with(links="hard", release={"keep": 2})
+    [place] = lab
+    for _ in range(2):
+        tree.fill("d1/f01")
+        lab.push(tree.root)
+    live = place.root.resolve() / "current"
+    place.gate("prune.mv", f"case $* in *releases/2*) ln -sfn run {live}/link; chmod 700 {live}/d0;; esac")
+    tree.fill("d1/f01")
+    assert lab.push(tree.root).outcome == "released"
+    place.mend()
+    assert walk(place.root / "current/") != walk(tree.root)
+    assert lab.push(tree.root).outcome == "released"
+    assert walk(place.root / "current/") == walk(tree.root)
