@@ -77,6 +77,7 @@ renew_record() { # ID
 # ---- scan: part of the probe of a push; which release here a delta can build upon, and what of it is not as promised --
 
 scan() { # in D_ROOT
+  has xargs || return 0 # nothing can be built without
   D_BASE=$(readlink current 2>/dev/null)
   D_BASE=${D_BASE#releases/}
   if ! is_base "$D_BASE"; then
@@ -194,7 +195,7 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 #     first/took/N      hard links to files of the copy of the base that get another name
 #     first/sent/N      new content that several files have
 #     first/copy/K/N    hard links to what becomes a file of its own with the mode and time of group K in first/groups
-#     tree/…            new directories, every link, new content, and hard links to what stands in first/
+#     tree/…            every directory and link, new content, and hard links to what stands in first/
 # Hard links in an archive name files without a process for each, and whatever bytes their names have.
 
 build() {
@@ -213,8 +214,8 @@ build() {
     { print substr($0, 2) }' "$D_TEXT" first/edit >manifest || blame . 31 "cannot write the manifest"
   sort_out
   tr '\n\001' '\000\n' <away | (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh)
-  while IFS=' ' read -r D_MODE D_NAME; do
-    chmod "$D_MODE" "tree/$D_NAME"
+  while IFS= read -r D_L; do # read would take spaces from the end of a name
+    chmod "${D_L%% *}" "tree/${D_L#* }"
   done <modes
   own_files
   untar "../$D_ARTIFACT" tree
@@ -261,7 +262,10 @@ sort_out() {
   tree_listing | awk -v all=$D_SEEN "$D_ESCAPED"'
     kind == "u" { lost[$0]; next }
     kind == "r" { recorded[$0]; next }
-    kind == "s" { if ($0 in recorded) trusted[escaped(listed($0))]; next }
+    kind == "s" { # <01> in a name may be itself or a newline
+      if ($0 in recorded && !index($0, "\001")) trusted[escaped(listed($0))]
+      next
+    }
     kind == "b" { base[$0]; next }
     kind == "n" {
       type = substr($0, 1, 1)
