@@ -332,7 +332,8 @@ settle() {
   done
 }
 
-# The live release that should stay: only when something in it is newer than its manifest is it read again.
+# The live release that should stay: only when something in it is newer than its manifest, or when the probe found a file
+# that is not as promised (the clock may have been set back before an edit), is it read again.
 do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   D_WRONG=$(not_linked)
@@ -340,7 +341,7 @@ do_inspect() {
     if [ -n "$D_DRY" ]; then say touched "$D_WRONG"; else say edited "$D_WRONG"; fi
     return 0
   fi
-  [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || return 0
+  [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || { [ -n "${D_DIFFERS-}" ] && D_WRONG=changed; } || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 
 import pytest
 
@@ -15,7 +17,13 @@ pytestmark = pytest.mark.sshd
 
 @pytest.mark.parametrize(
     ("tools", "moment"),
-    [("gnu", "linked"), ("gnu", "replaced"), ("gnu", "published"), ("no printf", "linked"), ("no cnewer", "published")],
+    [
+        ("gnu", "linked"),
+        ("gnu", "replaced"),
+        ("gnu", "published"),
+        ("no printf", "linked"),
+        ("no cnewer", "published"),
+    ],
 )
 def test_a_base_that_is_written_to_while_it_is_linked(
     make_with: MakeWith, tree: Site, tools: str, moment: str
@@ -25,7 +33,9 @@ def test_a_base_that_is_written_to_while_it_is_linked(
     [place] = lab
     if tools == "no cnewer":
         find = shutil.which("find")
-        place.program("find", f'#!/bin/sh\ncase "$*" in *-printf*|*-cnewer*) exit 1;; esac\nexec {find} "$@"\n')
+        place.program(
+            "find", f'#!/bin/sh\ncase "$*" in *-printf*|*-cnewer*) exit 1;; esac\nexec {find} "$@"\n'
+        )
     lab.push(tree.root)
     file = place.root.resolve() / "current/d0/f00"
     tree.fill("d1/f01")
@@ -71,7 +81,9 @@ def test_a_record_that_cannot_be_renewed_vouches_for_nothing(make_with: MakeWith
 
 
 @pytest.mark.parametrize("edit", ["ln -sfn run {}/link", "chmod 700 {}/d0"])
-def test_an_edit_of_no_file_while_the_base_is_recorded_anew(make_with: MakeWith, tree: Site, edit: str) -> None:
+def test_an_edit_of_no_file_while_the_base_is_recorded_anew(
+    make_with: MakeWith, tree: Site, edit: str
+) -> None:
     lab = make_with(links="hard")
     [place] = lab
     lab.push(tree.root)
@@ -101,4 +113,43 @@ def test_an_edit_of_no_file_while_others_are_pruned(make_with: MakeWith, tree: S
     place.mend()
     assert walk(place.root / "current/") != walk(tree.root)
     assert lab.push(tree.root).outcome == "released"
+    assert walk(place.root / "current/") == walk(tree.root)
+
+
+def test_names_with_a_byte_that_stands_for_a_newline(make_with: MakeWith, tree: Site) -> None:
+    """One is not vouched for by the other."""
+    lab = make_with()
+    [place] = lab
+    tree.fill("d0/a\x01b")
+    tree.fill("d0/a\nb")
+    lab.push(tree.root)
+    file = place.root / "current/d0/a\nb"
+    tree.fill("d1/f01")
+    sign = place.hold("stage")
+    running = lab.start("push", tree.root)
+    running.wait_for_host("h01", "stage")
+    file.write_bytes(flipped(file))
+    sign.unlink()
+    done = running.finish()
+    place.mend()
+    arrived(lab, done, tree.root)
+    assert ways(done) == ["delta", "upload"]
+    tree.fill("d1/f01")
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert ways(done) == ["delta"]
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+def test_an_edit_while_the_clock_was_set_back(make_with: MakeWith, tree: Site, links: str) -> None:
+    """Its times are older than the manifest's; the record tells."""
+    lab = make_with(links=links)
+    [place] = lab
+    first = lab.push(tree.root)
+    os.utime(place.root / ".deployctl/manifests" / first.release, (time.time() + 3600,) * 2)
+    (place.root / "current/d0/f00").write_text("by hand")
+    dry = lab.push(tree.root, "--dry-run")
+    assert dry.code == 0, dry.stderr
+    done = lab.push(tree.root)
+    assert (done.code, done.outcome) == (0, "released"), done.stderr
     assert walk(place.root / "current/") == walk(tree.root)
