@@ -154,6 +154,7 @@ def test_hooks_that_change_a_file_in_every_release(lab: Lab, tree: Site, script:
     assert way(done) == "delta"
     assert done.bytes_sent < 3 * FILE_BYTES
     assert lab.start("verify").finish().code == 0
+    assert lab.push(tree.root).outcome == "unchanged"
 
 
 def test_a_base_that_hard_links_gave_new_names_is_unchanged(make_with: MakeWith, tree: Site) -> None:
