@@ -5,7 +5,9 @@ only what is named is taken.
 
     first/edit, unusable, groups    the new manifest as lines of the old one; what not to take; modes and times of copies
     first/took, sent, copy          content under numbers, before it gets its names
-    tree/…                          new directories, every link, new files, and hard links to what stands in first/
+    tree/…                          every directory and link, new files, and hard links to what stands in first/
+
+Directories that the base should have travel too: nobody lists those that a hook or somebody removed there.
 """
 
 from __future__ import annotations
@@ -51,8 +53,7 @@ class Delta:
     @property
     def entries(self) -> int:
         """How many entries the host makes; the others may be hard links."""
-        directories = sum(entry.type == "d" for entry in self.new.entries)
-        return directories + len(self.sent) + len(self.copied) + len(self.twins)
+        return len(self.sent) + len(self.copied) + len(self.twins)
 
     @property
     def size_bytes(self) -> int:
@@ -81,7 +82,7 @@ def compare(base: Manifest, new: Manifest, unusable: Collection[str] = ()) -> De
     twins: dict[bytes, bytes] = {}
     first: dict[str, bytes] = {}
     for entry in new.entries:
-        if entry.type == "l" or (entry.path not in kept and (entry.type == "d" or not entry.size)):
+        if entry.type != "f" or (entry.path not in kept and not entry.size):
             sent.append(entry)
         elif entry.path in kept:
             continue

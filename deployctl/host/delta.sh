@@ -12,6 +12,10 @@ list_files() { # DIR: the lines of a record; a newline in a name as <01>
   (cd "$1" && find . -type f -printf '%m %i %s %T@ %C@ %p\0') | tr '\000\n' '\n\001'
 }
 
+list_others() { # DIR: the same of what is no file, links with their text, without ctimes
+  (cd "$1" && find . ! -type f -printf '%y %m %i %T@ %p//%l\0') | tr '\000\n' '\n\001'
+}
+
 note_files() { # of the tree in the directory of the run, before its content is looked at
   rm -f stat
   ! can_print || list_files tree >stat || blame . 31 "cannot write a list"
@@ -46,30 +50,34 @@ hold_record() { # ID
   rm -f "$D_HELD"
   [ -f "$D_ROOT/.deployctl/stats/$1" ] && can_print || return 0
   list_files "$D_ROOT/releases/$1" >"$D_HELD" || { rm -f "$D_HELD"; return 0; }
+  list_others "$D_ROOT/releases/$1" >"$D_HELD.others"
   [ -e "$D_ROOT/.deployctl/manifests/$1.altered" ] || (cd "$D_ROOT/releases" && changed_since "$1") || D_CLEAN=1
 }
 
 renew_record() { # ID
   [ -f "$D_HELD" ] || return 0
   D_STAT=$D_ROOT/.deployctl/stats/$1
+  [ -z "$D_CLEAN" ] || { : >"$D_HELD.at" && settle "$D_HELD.at"; } || D_CLEAN=
   list_files "$D_ROOT/releases/$1" >"$D_HELD.now" || return 0
   cut -d' ' -f1-4,6- "$D_HELD" >"$D_HELD.same"
   cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same" || D_CLEAN=
+  list_others "$D_ROOT/releases/$1" | cmp -s - "$D_HELD.others" || D_CLEAN=
   if [ -z "$D_CLEAN" ] || ! cmp -s "$D_HELD" "$D_STAT"; then
     awk 'function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
       kind == "r" { recorded[$0]; next }
       kind == "h" { if ($0 in recorded) held[same($0)]; next }
       same($0) in held' kind=r "$D_STAT" kind=h "$D_HELD" kind=n "$D_HELD.now" >"$D_HELD.new" &&
-      mv -f "$D_HELD.new" "$D_HELD.now"
+      mv -f "$D_HELD.new" "$D_HELD.now" || { rm -f "$D_STAT" "$D_HELD" "$D_HELD".*; return 0; }
   fi
   mv -f "$D_HELD.now" "$D_STAT"
-  [ -z "$D_CLEAN" ] || settle "$D_ROOT/.deployctl/manifests/$1"
+  [ -z "$D_CLEAN" ] || touch -r "$D_HELD.at" "$D_ROOT/.deployctl/manifests/$1"
   rm -f "$D_HELD" "$D_HELD".*
 }
 
 # ---- scan: part of the probe of a push; which release here a delta can build upon, and what of it is not as promised --
 
 scan() { # in D_ROOT
+  has xargs || return 0 # nothing can be built without
   D_BASE=$(readlink current 2>/dev/null)
   D_BASE=${D_BASE#releases/}
   if ! is_base "$D_BASE"; then
@@ -187,7 +195,7 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 #     first/took/N      hard links to files of the copy of the base that get another name
 #     first/sent/N      new content that several files have
 #     first/copy/K/N    hard links to what becomes a file of its own with the mode and time of group K in first/groups
-#     tree/…            new directories, every link, new content, and hard links to what stands in first/
+#     tree/…            every directory and link, new content, and hard links to what stands in first/
 # Hard links in an archive name files without a process for each, and whatever bytes their names have.
 
 build() {
@@ -206,13 +214,14 @@ build() {
     { print substr($0, 2) }' "$D_TEXT" first/edit >manifest || blame . 31 "cannot write the manifest"
   sort_out
   tr '\n\001' '\000\n' <away | (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh)
-  while IFS=' ' read -r D_MODE D_NAME; do
-    chmod "$D_MODE" "tree/$D_NAME"
+  while IFS= read -r D_L; do # read would take spaces from the end of a name
+    chmod "${D_L%% *}" "tree/${D_L#* }"
   done <modes
   own_files
   untar "../$D_ARTIFACT" tree
   remove first
   lock_directories
+  [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
 }
 
 copy_base() { # what the manifest names in its root: a directory of somebody else there may be large
@@ -253,7 +262,10 @@ sort_out() {
   tree_listing | awk -v all=$D_SEEN "$D_ESCAPED"'
     kind == "u" { lost[$0]; next }
     kind == "r" { recorded[$0]; next }
-    kind == "s" { if ($0 in recorded) trusted[escaped(listed($0))]; next }
+    kind == "s" { # <01> in a name may be itself or a newline
+      if ($0 in recorded && !index($0, "\001")) trusted[escaped(listed($0))]
+      next
+    }
     kind == "b" { base[$0]; next }
     kind == "n" {
       type = substr($0, 1, 1)
@@ -305,6 +317,15 @@ verify_built() { # names, modes and link texts of everything, sizes of all files
   fi
   if [ "$(cut -d' ' -f3,6- stat | sort | sha | cut -c1-64)" != "$D_SIZES" ]; then
     D_WRONG="names or sizes in the tree are not those of the manifest"
+    return 1
+  fi
+  if [ -n "$D_HARD" ] && ! awk "$D_ESCAPED"'
+    function kept(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
+    kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check[path]; next }
+    kind == "h" { held[kept($0)]; next }
+    !(kept($0) in held) && !(escaped(listed($0)) in check) { wrong = 1 }
+    END { exit wrong }' kind=c check kind=h "$D_HELD" kind=n stat; then
+    D_WRONG="files of $D_BASE were written to while they were linked"
     return 1
   fi
   D_LINKS=

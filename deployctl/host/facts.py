@@ -36,6 +36,7 @@ class Facts:
     untouched: bool = (
         False  # nothing in the live release is newer than its manifest, no file other than recorded
     )
+    differs: bool = False  # files of the live release are not as its manifest says, whatever their times say
 
     @property
     def live(self) -> str | None:
@@ -89,6 +90,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
         nearest=answer.one("nearest") or root,
         base="" if many else answer.one("base") or "",
         unusable=() if many else tuple(sorted(set(answer.all("unusable")))),
+        differs=bool(answer.all("unusable")) and answer.one("base") == live_id(current),
         untouched=answer.one("untouched") is not None and answer.one("untouched") == live_id(current),
     )
 

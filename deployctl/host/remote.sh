@@ -275,7 +275,26 @@ publish() {
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   keep_record "$D_ID"
   sync_release
-  settle "../../manifests/$D_ID"
+  if [ "$D_FROM" = delta ] && [ -n "$D_HARD" ]; then
+    settle_shared
+  else
+    settle "../../manifests/$D_ID"
+  fi
+}
+
+# Inodes that are also those of a release that may be live: none may have been written to since the manifest was settled
+# at the end of `build`. Its new time is one from before this look, so that what comes later is newer.
+settle_shared() {
+  D_AT=$D_ROOT/.deployctl/incoming/$D_RUN/at
+  : >"$D_AT"
+  settle "$D_AT"
+  set -- -newer "../../manifests/$D_ID" ! -newer "$D_AT" # a time from the source may lie in the future
+  ! find . -prune -cnewer . >/dev/null 2>&1 || set -- -cnewer "../../manifests/$D_ID"
+  if [ -n "$(find "../../../releases/$D_ID" -type f "$@" 2>/dev/null | head -n 1)" ]; then
+    do_discard
+    fail 33 "files of $D_BASE were written to while the release was made"
+  fi
+  touch -r "$D_AT" "../../manifests/$D_ID"
 }
 
 sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
@@ -313,7 +332,8 @@ settle() {
   done
 }
 
-# The live release that should stay: only when something in it is newer than its manifest is it read again.
+# The live release that should stay: only when something in it is newer than its manifest, or when the probe found a file
+# that is not as promised (the clock may have been set back before an edit), is it read again.
 do_inspect() {
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   D_WRONG=$(not_linked)
@@ -321,7 +341,7 @@ do_inspect() {
     if [ -n "$D_DRY" ]; then say touched "$D_WRONG"; else say edited "$D_WRONG"; fi
     return 0
   fi
-  [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || return 0
+  [ -e "../.deployctl/manifests/$D_ID.altered" ] && D_WRONG=altered || changed_since "$D_ID" || { [ -n "${D_DIFFERS-}" ] && D_WRONG=changed; } || return 0
   [ -z "$D_DRY" ] || { say touched "$(one_line "$D_WRONG")"; return 0; }
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return 0
   say edited "$(one_line "$D_WRONG")"

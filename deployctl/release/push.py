@@ -195,7 +195,13 @@ class _Push:
         run.fleet.each(
             "inspect",
             candidates,
-            lambda m: {"values": {"ID": m.facts.live or "" if m.facts else "", "DRY": dry}},
+            lambda m: {
+                "values": {
+                    "ID": m.facts.live or "" if m.facts else "",
+                    "DRY": dry,
+                    "DIFFERS": "1" if m.facts and m.facts.differs else "",
+                }
+            },
             together=True,
         )
         if run.fleet.stopping():

@@ -33,8 +33,9 @@ def make_with(make_lab: MakeLab, tmp_path: Path) -> MakeWith:
             path = str(busybox_tools(tmp_path / "tools"))
             (tmp_path / "tools" / "zstd").unlink(missing_ok=True)
             wrapper = f"RUN_WITH='{shutil.which('busybox')} sh'"
-        elif tools == "gzip":
-            path = "{}:" + str(tool_directory(tmp_path / "tools", without=("zstd",)))
+        elif tools in ("gzip", "no xargs"):
+            lacks = "zstd" if tools == "gzip" else "xargs"
+            path = "{}:" + str(tool_directory(tmp_path / "tools", without=(lacks,)))
         release = {"links": links, **overrides.pop("release", {})}  # type: ignore[dict-item]
         lab = make_lab(count, path=path, wrapper=wrapper, release=release, **overrides)
         if tools == "no printf":

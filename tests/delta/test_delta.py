@@ -10,7 +10,7 @@ import pytest
 
 from tests.artifact.trees import make_nasty_tree
 from tests.delta.conftest import MakeWith
-from tests.delta.kit import FILE_BYTES, Site, arrived, files_sent, release_of, way
+from tests.delta.kit import FILE_BYTES, Site, arrived, files_sent, release_of, way, ways
 from tests.release.lab import Lab
 from tests.release.trees import listing, walk
 from tests.support.wide import some
@@ -209,3 +209,13 @@ def test_shared_links_come_anew(make_with: MakeWith, tree: Site, links: str) -> 
     assert way(done) == "delta"
     assert (place.root / "current/var/log").resolve() == place.root / "shared/var/log"
     assert (place.root / "current/d0/f00").read_bytes() == (tree.root / "d0/f00").read_bytes()
+
+
+def test_a_host_without_xargs_is_sent_the_whole(make_with: MakeWith, tree: Site) -> None:
+    """At once, not after a delta that cannot be built."""
+    lab = make_with("no xargs")
+    lab.push(tree.root)
+    tree.fill("d1/f01")
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert ways(done) == ["upload"]

@@ -158,6 +158,7 @@ def test_hooks_that_change_a_file_in_every_release(lab: Lab, tree: Site, script:
     assert way(done) == "delta"
     assert done.bytes_sent < 3 * FILE_BYTES
     assert lab.start("verify").finish().code == 0
+    assert lab.push(tree.root).outcome == "unchanged"
 
 
 def test_a_base_that_hard_links_gave_new_names_is_unchanged(make_with: MakeWith, tree: Site) -> None:
@@ -263,3 +264,29 @@ def test_what_programs_put_there_is_not_copied_when_it_is_much(
     done = lab.push(tree.root)
     arrived(lab, done, tree.root)
     assert ways(done) == ["delta" if where == "cache" else "upload"]
+
+
+@pytest.mark.parametrize(
+    "script", ["rm -rf d2", "rmdir cache", "rmdir cache; ln -s d0 cache", "chmod 700 d2"]
+)
+def test_hooks_that_remove_a_directory_in_every_release(lab: Lab, tree: Site, script: str) -> None:
+    (tree.root / "cache").mkdir()
+    hooks(lab, {"staged": [script]})
+    for number in range(3):
+        tree.fill("d1/f01")
+        done = lab.push(tree.root)
+        assert done.code == 0, done.stderr
+        assert ways(done) == (["delta"] if number else ["upload"])
+
+
+def test_a_directory_with_a_space_at_its_end_and_another_mode(lab: Lab, tree: Site) -> None:
+    [place] = lab
+    tree.fill("sp /x")
+    tree.fill("sp/y")
+    (tree.root / "sp").chmod(0o750)
+    lab.push(tree.root)
+    (place.root / "current/sp ").chmod(0o700)
+    tree.fill("d1/f01")
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert ways(done) == ["delta"]
