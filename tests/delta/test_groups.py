@@ -13,6 +13,7 @@ from tests.delta.kit import FILE_BYTES, Site, arrived, files_sent, way, ways
 from tests.release.lab import HALF_A_FILE
 from tests.release.running import Pushed
 from tests.support.proc import wait_until
+from tests.support.wide import some
 
 pytestmark = pytest.mark.sshd
 
@@ -153,9 +154,18 @@ def test_a_dry_run_tells_what_would_be_sent(make_with: MakeWith, tree: Site) -> 
     assert [done.sent("h01"), done.sent("h02")] == [told["bytes_to_send"], other["bytes_to_send"]]
 
 
-@pytest.mark.parametrize("links", LINKS)
-@pytest.mark.parametrize("point", ["stage.cp", "stage.tar", "stage.awk", "stage.xargs", "stage.mv"])
-def test_killed_in_the_middle(make_with: MakeWith, tree: Site, point: str, links: str) -> None:
+KILLED = [
+    f"{point} {links}"
+    for point in ("stage.cp", "stage.tar", "stage.awk", "stage.xargs", "stage.mv")
+    for links in LINKS
+]
+
+
+@pytest.mark.parametrize(
+    "kind", some(["stage.cp hard", "stage.tar copy", "stage.awk hard", "stage.mv copy"], KILLED)
+)
+def test_killed_in_the_middle(make_with: MakeWith, tree: Site, kind: str) -> None:
+    point, links = kind.split()
     lab = make_with(links=links)
     [place] = lab
     first = lab.push(tree.root)

@@ -23,6 +23,7 @@ from tests.release.running import Pushed
 from tests.release.trees import make_heavy, walk
 from tests.support.keys import make_key
 from tests.support.proc import wait_until
+from tests.support.wide import some
 
 pytestmark = pytest.mark.sshd
 
@@ -109,7 +110,13 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize(
+    "lie",
+    some(
+        ["fail with an unknown number", "a status of many digits", "a current that moves the terminal"],
+        list(LIES),
+    ),
+)
 def test_host_that_answers_nonsense(make_scene: MakeScene, lie: str) -> None:
     """In our own framing: one host has failed, with words that are safe to show; no defect of ours, nobody else harmed."""
     scene = make_scene(settled=False)
