@@ -7,6 +7,7 @@ what is measured. Every tool gets the same key, the same known_hosts and the sam
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import shutil
@@ -61,8 +62,11 @@ class Farm:
         commands = [template.format(host=host.name, root=host.root) for host in self.hosts]
         if stdin is not None:
             commands = [f"{command} < {stdin}" for command in commands]
-        text = self.base / "commands"
-        text.write_text("\0".join(commands))
+        joined = "\0".join(commands).encode()
+        text = (
+            self.base / f"commands-{hashlib.sha256(joined).hexdigest()[:16]}"
+        )  # one for each way, before and measured
+        text.write_bytes(joined)
         return ["sh", "-c", f"xargs -0 -n1 -P{len(commands)} sh -c < {text}"]
 
     def files(self) -> list[int]:

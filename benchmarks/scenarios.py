@@ -76,7 +76,7 @@ def real_package(base: Path) -> Case | None:
     return Case(old, new, changed)
 
 
-RSYNC = "rsync, all at once"
+RSYNC = "rsync in parallel"
 FLOOR = "ssh + tar"
 
 ALL: Sequence[Scenario] = (
@@ -88,12 +88,12 @@ ALL: Sequence[Scenario] = (
         {
             FLOOR: 1.0,
             RSYNC: 1 / 1.7,
-            "rsync -z, all at once": 1 / 1.7,
+            "rsync -z in parallel": 1 / 1.7,
             "tar and scp in turn": 1 / 4,
             "clush": 1 / 8,
         },
     ),
-    Scenario("big", "one file of 256 MiB", 10, one_big, {"scp, all at once": 0.85}),
+    Scenario("big", "one file of 256 MiB", 10, one_big, {"scp in parallel": 0.85}),
     Scenario(
         "hard",
         "1 % of 10,000 files changed, links: hard",

@@ -118,7 +118,7 @@ class Floor(Tool):
 
 
 class Scp(Tool):
-    name = "scp, all at once"
+    name = "scp in parallel"
     needs = ("scp",)
 
     def way(self, case: Case) -> Way | None:
@@ -129,7 +129,7 @@ class Scp(Tool):
 
 
 class Rsync(Tool):
-    name = "rsync, all at once"
+    name = "rsync in parallel"
     needs = ("rsync",)
     options = "-a"
 
@@ -144,7 +144,7 @@ class Rsync(Tool):
 
 
 class RsyncCompressed(Rsync):
-    name = "rsync -z, all at once"
+    name = "rsync -z in parallel"
     options = "-az"
 
 
