@@ -13,6 +13,9 @@ need zstd zstd
 need curl curl
 need flock util-linux
 need unshare util-linux
+need ip iproute2
+need strace strace
+need cc "gcc libc6-dev"
 [ -z "$wanted" ] && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then
