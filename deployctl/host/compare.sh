@@ -87,21 +87,6 @@ do_settle() {
   touch "$D_MANIFEST"
 }
 
-D_ESCAPE='
-function escaped(s, i, c, out) {
-  if (s !~ /[^ -~]|\\/) return s
-  for (i = 1; i <= length(s); i++) {
-    c = substr(s, i, 1)
-    out = out (c ~ /[ -~]/ && c != "\\" ? c : code[c])
-  }
-  return out
-}
-BEGIN {
-  for (i = 1; i < 256; i++) code[sprintf("%c", i)] = sprintf("\\x%02x", i)
-  code["\001"] = "\\x0a"
-}
-'
-
 # type, mode, sum and text by path as they should be; `*` where it may be anything. The listing as type, mode and text.
 D_STANDARD='
 function four(mode) { # digits as text: some awks take 0644 for an octal number

@@ -25,21 +25,9 @@ keep_record() { # ID: what was noted belongs to a release that was proven since
   [ ! -f stat ] || mv -f stat "../../stats/$1"
 }
 
-D_ESCAPED='
-function escaped(s, i, c, out) {
-  if (s !~ /[^ -~]|\\/) return s
-  for (i = 1; i <= length(s); i++) {
-    c = substr(s, i, 1)
-    out = out (c ~ /[ -~]/ && c != "\\" ? c : code[c])
-  }
-  return out
-}
+D_ESCAPED=$D_ESCAPE'
 function path_of(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, "", line); return line }
 function listed(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \.\//, "", line); return line }
-BEGIN {
-  for (i = 1; i < 256; i++) code[sprintf("%c", i)] = sprintf("\\x%02x", i)
-  code["\001"] = "\\x0a"
-}
 '
 
 # Another name for an inode moves its ctime, and so does one less. What was as recorded before, and differs in nothing else

@@ -117,3 +117,19 @@ note_more_links() { # MANIFEST: those that were linked just now
     share
   ) || blame "$D_ROOT/.deployctl" 31 "cannot write $1.settled"
 }
+
+# For awk: names as they stand in a manifest.
+D_ESCAPE='
+function escaped(s, i, c, out) {
+  if (s !~ /[^ -~]|\\/) return s
+  for (i = 1; i <= length(s); i++) {
+    c = substr(s, i, 1)
+    out = out (c ~ /[ -~]/ && c != "\\" ? c : code[c])
+  }
+  return out
+}
+BEGIN {
+  for (i = 1; i < 256; i++) code[sprintf("%c", i)] = sprintf("\\x%02x", i)
+  code["\001"] = "\\x0a"
+}
+'
