@@ -217,7 +217,7 @@ END {
 }'
 
 listing() { # "TYPE MODE ./path//text" for everything in the directory, a newline in a name as <01>
-  if find . -prune -printf '' >/dev/null 2>&1; then
+  if able print; then
     find . -mindepth 1 -printf '%y %m %p//%l\0' | tr '\000\n' '\n\001'
     return
   fi
@@ -254,7 +254,7 @@ modes_of() { # which modes there are, as octal digits; a line that is part of a 
 digests() { # "SHA256  ./path" of every file that find's arguments are true of
   D_SHA=sha256sum
   has sha256sum || D_SHA="shasum -a 256"
-  ! has_openssl || D_SHA="openssl dgst -sha256 -r"
+  ! able openssl || D_SHA="openssl dgst -sha256 -r"
   D_NL=$(printf '\nx')
   D_NL=${D_NL%x}
   D_CR=$(printf '\r')

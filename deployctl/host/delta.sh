@@ -6,8 +6,6 @@
 
 # ---- the record --------------------------------------------------------------------------------------------------
 
-can_print() { find . -prune -printf '' >/dev/null 2>&1; }
-
 list_files() { # DIR: the lines of a record; a newline in a name as <01>
   (cd "$1" && find . -type f -printf '%m %i %s %T@ %C@ %p\0') | tr '\000\n' '\n\001'
 }
@@ -18,7 +16,7 @@ list_others() { # DIR: the same of what is no file, links with their text, witho
 
 note_files() { # of the tree in the directory of the run, before its content is looked at
   rm -f stat
-  ! can_print || list_files tree >stat || blame . 31 "cannot write a list"
+  ! able print || list_files tree >stat || blame . 31 "cannot write a list"
 }
 
 keep_record() { # ID: what was noted belongs to a release that was proven since
@@ -36,7 +34,7 @@ hold_record() { # ID
   D_HELD=$D_ROOT/.deployctl/incoming/$D_RUN/held
   D_CLEAN=
   rm -f "$D_HELD"
-  [ -f "$D_ROOT/.deployctl/stats/$1" ] && can_print || return 0
+  [ -f "$D_ROOT/.deployctl/stats/$1" ] && able print || return 0
   list_files "$D_ROOT/releases/$1" >"$D_HELD" || { rm -f "$D_HELD"; return 0; }
   list_others "$D_ROOT/releases/$1" >"$D_HELD.others"
   [ -e "$D_ROOT/.deployctl/manifests/$1.altered" ] || (cd "$D_ROOT/releases" && changed_since "$1") || D_CLEAN=1
@@ -79,13 +77,13 @@ scan() { # in D_ROOT
   cd releases || return 0
   D_TEXT=../.deployctl/manifests/$D_BASE
   D_STAT=../.deployctl/stats/$D_BASE
-  if [ -f "$D_STAT" ] && can_print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
+  if [ -f "$D_STAT" ] && able print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
     say scan recorded
     D_ID=$D_BASE
     [ -e "$D_TEXT.altered" ] || [ -n "$(not_linked)" ] || changed_since "$D_BASE" || say untouched "$D_BASE"
   elif is_crowded; then
     say scan many
-  elif [ ! -f "$D_STAT" ] || ! can_print; then
+  elif [ ! -f "$D_STAT" ] || ! able print; then
     # Whoever builds upon it hashes it all; what hooks changed, and modes, are known without.
     say scan unrecorded
     { other_modes; [ ! -f "$D_TEXT.settled" ] || settled_names; } | sort -u | tell_unusable
@@ -167,7 +165,7 @@ unusable() { # in the release: files of the manifest that are gone, that have an
 }
 
 sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
-  if has_openssl; then
+  if able openssl; then
     echo openssl dgst -sha256 -r
   elif has sha256sum; then
     echo sha256sum
@@ -193,7 +191,7 @@ build() {
     fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
   D_TRUST=
   D_STAT=$D_ROOT/.deployctl/stats/$D_BASE
-  [ -f "$D_STAT" ] && can_print && D_TRUST=1
+  [ -f "$D_STAT" ] && able print && D_TRUST=1
   remove tree && remove first && copy_base
   find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
   untar "../$D_ARTIFACT" first
@@ -278,7 +276,7 @@ sort_out() {
 tree_listing() { # "TYPE MODE ./path" of everything; the mode is - where find can't tell it
   (
     cd tree || exit
-    if can_print; then
+    if able print; then
       find . -mindepth 1 -printf '%y %m %p\0' | tr '\000\n' '\n\001'
     else
       for D_T in f d l; do

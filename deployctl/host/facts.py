@@ -27,7 +27,7 @@ class Facts:
     artifacts: tuple[str, ...]  # proven artifacts by file name
     zstd: bool
     gzip: bool
-    openssl: bool  # there, and able to hash
+    able: str  # what its tools can do beyond POSIX, as remote.sh names it
     free_kib: int | None
     free_inodes: int | None
     nearest: str  # the deploy root, or the nearest directory above that exists
@@ -84,7 +84,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
         artifacts=tuple(name for name in answer.all("artifact") if ARTIFACT.fullmatch(name)),
         zstd="zstd" in tools,
         gzip="gzip" in tools,
-        openssl="openssl" in tools,
+        able=answer.one("able") or "",
         free_kib=number(answer.one("kib")),
         free_inodes=number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,

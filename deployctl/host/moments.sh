@@ -6,7 +6,7 @@
 
 do_lock() {
   umask 022
-  D_ERR=$(mkdir -p "$D_ROOT/.deployctl" 2>&1) || blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
+  [ -d "$D_ROOT/.deployctl" ] || D_ERR=$(mkdir -p "$D_ROOT/.deployctl" 2>&1) || blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if has flock; then
     (: >>lock) 2>/dev/null || blame "$PWD" 32 "cannot open the lock"
@@ -36,8 +36,8 @@ locked() {
   if [ -e history.jsonl ] && ! (: >>history.jsonl) 2>/dev/null; then # no switch could be written down
     fail 32 "$PWD/history.jsonl is not writable for $(id -un 2>/dev/null): give it to that user, or move it away"
   fi
-  say current "$(readlink ../current 2>/dev/null)"
-  say history "$(tail -n 1 history.jsonl 2>/dev/null)"
+  [ ! -L ../current ] || say current "$(readlink ../current)"
+  [ ! -e history.jsonl ] || say history "$(tail -n 1 history.jsonl)"
   say locked "$D_RUN"
 }
 

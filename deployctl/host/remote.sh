@@ -44,18 +44,25 @@ has() { command -v "$1" >/dev/null 2>&1; }
 sha() { if has sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
 
 sha_of() {
-  D_Y=$(if has_openssl; then openssl dgst -sha256 -r; else sha; fi <"$1")
+  D_Y=$(if able openssl; then openssl dgst -sha256 -r; else sha; fi <"$1")
   printf '%s' "${D_Y%% *}"
 }
 
-# openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.
-# A run knows from its probe whether it is there.
-has_openssl() {
-  if [ -z "${D_OPENSSL-}" ]; then
-    case $(openssl dgst -sha256 -r </dev/null 2>/dev/null) in e3b0c442*) D_OPENSSL=yes ;; *) D_OPENSSL=no ;; esac
-  fi
-  [ $D_OPENSSL = yes ]
+# able WHAT: do the tools here know more than every host's do? Tried once; a run knows it from its probe.
+able() {
+  case " $D_ABLE " in
+  *" $1 "*) return 0 ;;
+  *" no-$1 "*) return 1 ;;
+  esac
+  if "can_$1" >/dev/null 2>&1; then D_ABLE="$D_ABLE $1"; else D_ABLE="$D_ABLE no-$1" && return 1; fi
 }
+
+# openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.
+can_openssl() { case $(openssl dgst -sha256 -r </dev/null) in e3b0c442*) ;; *) return 1 ;; esac; }
+
+can_print() { find . -prune -printf '' -cnewer . -quit; } # as GNU's find, whose times are as fine as the file system's
+
+can_blocks() { tar -b 128 -tf /dev/null; } # tar that reads 64 KiB at a time, all that a pipe holds, takes a quarter less
 
 size_of() {
   D_Y=$(wc -c <"$1")
@@ -68,9 +75,19 @@ nearest() { # the path itself or the nearest ancestor that exists
   printf '%s' "$D_N"
 }
 
-free_kib() { df -Pk "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
+free_kib() { free_of "$(df -Pk "$1" 2>/dev/null)"; }
 
-free_inodes() { df -Pi "$1" 2>/dev/null | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9-][0-9]*%.*/\1/p'; }
+free_inodes() { free_of "$(df -Pi "$1" 2>/dev/null)"; }
+
+free_of() ( # the number before the percentage in the last line of df
+  set -f
+  D_N=
+  for D_M in ${1##*"
+"}; do
+    case $D_N,$D_M in ,* | *[!0-9]*,*) ;; *,[0-9-]*%) printf '%s' "$D_N" && return ;; esac
+    D_N=$D_M
+  done
+)
 
 # blame DIR CODE MESSAGE: a step failed in DIR; no space, no right, or else CODE, found by trying, not by wording.
 # Only then D_DOOMED, an artifact, is what is wrong, and removed: not before, since that would make room.
@@ -111,7 +128,10 @@ do_probe() {
   for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
     has "$D_T" && say tool "$D_T"
   done
-  has_openssl && say tool openssl
+  for D_T in openssl print blocks; do
+    able "$D_T"
+  done
+  say able "$D_ABLE"
   D_DIR=$(nearest "$D_ROOT")
   say nearest "$D_DIR"
   [ -d "$D_DIR" ] || say not_a_directory "$D_DIR"
@@ -165,8 +185,8 @@ do_prepare() {
 
 make_room() {
   umask 022
-  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_ROOT/.deployctl/manifests" "$D_ROOT/.deployctl/stats" 2>&1) &&
-    D_ERR=$(cd "$D_ROOT/.deployctl" && mkdir -p "incoming/$D_RUN" 2>&1) ||
+  D_T=$D_ROOT/.deployctl
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_T/manifests" "$D_T/stats" "$D_T/incoming/$D_RUN" 2>&1) ||
     blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if [ ! -e version ]; then
@@ -223,13 +243,13 @@ do_stage() {
 }
 
 arrived() {
-  [ "$(size_of part)" = "$D_SIZE" ] && [ "$(sha_of part)" = "$D_SHA" ] ||
+  [ "$(sha_of part)" = "$D_SHA" ] ||
     blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
   mv -f part "../$D_ARTIFACT"
 }
 
 unpack() {
-  remove tree
+  [ ! -e tree ] || remove tree
   mkdir tree
   untar "$1"
   lock_directories
@@ -238,8 +258,8 @@ unpack() {
 untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   umask 0 # busybox's tar, unless root runs it, leaves modes to the umask
   case $1 in
-  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
-  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | tar -xpof - ${2+"$2"} 2>&1) ;;
+  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | untar_stream ${2+"$2"} 2>&1) ;;
+  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | untar_stream ${2+"$2"} 2>&1) ;;
   esac || {
     D_STATUS=$?
     D_DOOMED=$1
@@ -247,6 +267,8 @@ untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   }
   umask 022
 }
+
+untar_stream() { if able blocks; then tar -xpo -b 128 -f - "$@"; else tar -xpof - "$@"; fi; }
 
 # Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
 lock_directories() {
@@ -269,16 +291,20 @@ copy_release() {
 publish() {
   [ ! -e "../../../releases/$D_ID" ] && [ ! -L "../../../releases/$D_ID" ] || fail 33 "releases/$D_ID appeared meanwhile"
   chmod 755 tree
-  rm -f "../../manifests/$D_ID.altered" "../../stats/$D_ID"
+  for D_T in "../../manifests/$D_ID.altered" "../../stats/$D_ID"; do
+    [ ! -e "$D_T" ] || rm -f "$D_T"
+  done
   note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   keep_record "$D_ID"
-  sync_release
   if [ "$D_FROM" = delta ] && [ -n "$D_HARD" ]; then
+    sync_release
     settle_shared
   else
-    settle "../../manifests/$D_ID"
+    touch "../../manifests/$D_ID"
+    sync_release
+    outlast "../../manifests/$D_ID"
   fi
 }
 
@@ -320,12 +346,14 @@ do_ready() {
 
 # From the end of this on, whatever changes in the release is newer than its manifest. Clocks of file systems tick every
 # few milliseconds, busybox's find knows only whole seconds: a change within the same tick would go unnoticed.
-settle() {
-  touch "$1"
+settle() { touch "$1" && outlast "$1"; }
+
+outlast() { # FILE: until what is written now is newer
   D_TICK=$D_ROOT/.deployctl/incoming/$D_RUN/tick
   for D_N in 1 2 3 4 5 6 7 8 9 10; do
     for D_T in 1 2 3 4 5 6 7 8 9 10 11 12; do
       : >"$D_TICK"
+      ! { able print && [ "$D_TICK" -nt "$1" ]; } || return 0 # some shells know only whole seconds
       [ -z "$(find "$D_TICK" -newer "$1")" ] || return 0
       sleep 0.01 2>/dev/null
     done
@@ -364,9 +392,13 @@ do_discard() {
 }
 
 changed_since() {
-  D_SINCE=-newer
-  find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
-  D_WRONG=$(find "$1" "$D_SINCE" "../.deployctl/manifests/$1" 2>/dev/null | head -n 1)
+  if able print; then
+    D_WRONG=$(find "$1" -cnewer "../.deployctl/manifests/$1" -print -quit 2>/dev/null)
+  else
+    D_SINCE=-newer
+    find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
+    D_WRONG=$(find "$1" "$D_SINCE" "../.deployctl/manifests/$1" 2>/dev/null | head -n 1)
+  fi
   [ -n "$D_WRONG" ]
 }
 
@@ -418,7 +450,8 @@ switch_to() { # TARGET [DIRECTORY]
     fail 32 "$D_ROOT/current is not a link: move it away, deployctl makes it a link to the release"
   fi
   D_DIR=.deployctl/incoming/$D_RUN/${2-switch}
-  D_ERR=$( (mkdir -p "$D_DIR" && rm -f "$D_DIR/current" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
+  [ ! -L "$D_DIR/current" ] || rm -f "$D_DIR/current"
+  D_ERR=$( (mkdir -p "$D_DIR" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
     blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
   [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
   sync . 2>/dev/null
@@ -427,7 +460,8 @@ switch_to() { # TARGET [DIRECTORY]
 
 record() { # behind a torn last line, as a crash leaves it, not onto it
   [ -n "$1" ] || return 0
-  [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl" 2>/dev/null)" ] || printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
+  [ ! -s "$D_ROOT/.deployctl/history.jsonl" ] || [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl")" ] ||
+    printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
   printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
 }
 

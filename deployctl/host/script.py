@@ -98,7 +98,16 @@ class Script:
         environment: Mapping[str, str] | None = None,
     ) -> Script:
         nonce = f"@{secrets.token_hex(8)}"
-        settings = {"NONCE": nonce, "DO": name, "RUN": run, "ROOT": root, "DRY": "", "LOCK": "", **values}
+        settings = {
+            "NONCE": nonce,
+            "DO": name,
+            "RUN": run,
+            "ROOT": root,
+            "DRY": "",
+            "LOCK": "",
+            "ABLE": "",
+            **values,
+        }
         lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH TAR_OPTIONS GREP_OPTIONS"]
         lines += [f"D_{key}={quote(value)}" for key, value in settings.items()]
         lines.append(share_function(shared or Shared()))

@@ -235,16 +235,16 @@ class Session:
     ) -> Script:
         return Script.build(
             name,
-            {"LOCK": "1" if self.lock else "", "OPENSSL": self._openssl(), **(values or {})},
+            {
+                "LOCK": "1" if self.lock else "",
+                "ABLE": self.facts.able if self.facts else "",
+                **(values or {}),
+            },
             run=self.site.run,
             root=self.root,
             shared=self.site.shared,
             environment=environment,
         )
-
-    def _openssl(self) -> str:
-        """What the probe found, so that no later command has to ask; empty before it."""
-        return "" if self.facts is None else "yes" if self.facts.openssl else "no"
 
     def release(self) -> Connection | None:
         """Let go of the connection and return it; the next command opens another."""

@@ -38,7 +38,7 @@ D_LINK_LINES='
 shape() {
   (
     cd "$1" || exit 1
-    if find . -prune -printf '' >/dev/null 2>&1; then
+    if able print; then
       find . -mindepth 1 -printf '%y %m %p\002%l\0' | tr '\000\n' '\n\001'
     else
       D_STX=$(printf '\002')
@@ -82,7 +82,7 @@ verify_content() {
 }
 
 sums_match() { # one process for thousands of files; sha -c has the last word when it finds a difference
-  has_openssl && has xargs && has cmp &&
+  able openssl && has xargs && has cmp &&
     cut -c67- "$D_LISTS/sums" | tr '\n' '\000' | xargs -0 openssl dgst -sha256 -r 2>/dev/null | cmp -s - "$D_LISTS/sums"
 }
 
