@@ -62,7 +62,7 @@ AT_HOME: dict[str, set[str]] = {
     "platformdirs": {"release"},
     "setproctitle": {"engine", "demo"},
     "multiprocessing": {"engine"},
-    "importlib": {"__init__", "cli/main.py", "engine/pool.py", "host/script.py"},
+    "importlib": {"__init__", "cli/main.py", "engine/pool.py", "host/script.py", "host"},
 }
 
 
