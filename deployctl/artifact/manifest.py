@@ -3,7 +3,8 @@ r"""What a release holds, as text: the manifest, its digest, and the listing a h
 Owns the two line formats below and their escaping; refuses to know where entries come from or how they travel.
 
     manifest line    f 0644 5 2cf24d…9824 css/a\xffb.css     type, mode, size, SHA-256, path; one entry, ends in a newline
-    shape line       f 644 ./css/a<ff>b.css<02>               as `find . -printf '%y %m %p\002%l'` says it, newlines as <01>
+    shape line       f 644 ./css/a<ff>b.css                   as `find . -printf '%y %m %p'` says it, newlines as <01>;
+                     l 777 ./a<02>b.css                       behind a link <02> and its text
 """
 
 from __future__ import annotations
@@ -188,4 +189,5 @@ def _text(entry: Entry, link_texts: Mapping[bytes, bytes]) -> bytes:
 
 
 def _shape_line(kind: str, mode: int, path: bytes, text: bytes) -> bytes:
-    return (b"%s %o ./%s\x02%s" % (kind.encode(), mode, path, text)).replace(b"\n", b"\x01")
+    line = b"%s %o ./%s" % (kind.encode(), mode, path)
+    return (line + b"\x02" + text if kind == "l" else line).replace(b"\n", b"\x01")

@@ -14,9 +14,16 @@ list_others() { # DIR: the same of what is no file, links with their text, witho
   (cd "$1" && find . ! -type f -printf '%y %m %i %T@ %p//%l\0') | tr '\000\n' '\n\001'
 }
 
-note_files() { # of the tree in the directory of the run, before its content is looked at
-  rm -f stat
-  ! able print || list_files tree >stat || blame . 31 "cannot write a list"
+list_all() { # DIR: the same of everything behind its type, zeros where it is no file, <02> and the text behind a link
+  (
+    cd "$1" && find . -mindepth 1 \( -type f -printf 'f %m %i %s %T@ %C@ %p\0' -o -type l -printf 'l %m 0 0 0 0 %p\002%l\0' \
+      -o -printf '%y %m 0 0 0 0 %p\0' \)
+  ) | tr '\000\n' '\n\001'
+}
+
+note_files() { # of the tree in the directory of the run, before its content is looked at: all in `listing`, its record in `stat`
+  rm -f listing stat
+  ! able print || { list_all tree >listing && sed -n 's/^f //p' listing >stat; } || blame . 31 "cannot write a list"
 }
 
 keep_record() { # ID: what was noted belongs to a release that was proven since
@@ -298,7 +305,7 @@ own_files() { # never a second name for an inode within a release; -L since busy
 
 verify_built() { # names, modes and link texts of everything, sizes of all files, content of what the record does not vouch for
   if [ -z "$D_TRUST" ] || [ ! -f stat ]; then
-    verify_tree tree manifest
+    verify_tree tree manifest listing
     return
   fi
   if [ "$(cut -d' ' -f3,6- stat | sort | sha | cut -c1-64)" != "$D_SIZES" ]; then
@@ -315,7 +322,7 @@ verify_built() { # names, modes and link texts of everything, sizes of all files
     return 1
   fi
   D_LINKS=
-  D_GOT=$(shape tree | sha | cut -c1-64)
+  D_GOT=$(shape tree listing | sha | cut -c1-64)
   if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
     D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen tree manifest)"
     return 1

@@ -235,7 +235,7 @@ do_stage() {
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
   note_files
-  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
+  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest listing; fi ||
     { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
   [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_record "$D_BASE"
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"

@@ -1,8 +1,8 @@
 # A tree that was just unpacked against its manifest: names, types, modes, link texts, content. Part of remote.sh.
 # What became of it later is looked at in compare.sh.
 
-verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
-  D_GOT=$(shape "$1" | sha | cut -c1-64)
+verify_tree() { # DIR MANIFEST [LIST]: names, types, modes and link texts at once, then content
+  D_GOT=$(shape "$1" "${3-}" | sha | cut -c1-64)
   if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
     D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
     return 1
@@ -35,16 +35,17 @@ D_LINK_LINES='
     printf "\\n"
   done'
 
-shape() {
+shape() { # DIR [LIST]: the list is of `list_all`, where that was taken already
   (
+    [ ! -f "${2-}" ] || { cut -d' ' -f1,2,7- "$2"; exit; }
     cd "$1" || exit 1
     if able print; then
-      find . -mindepth 1 -printf '%y %m %p\002%l\0' | tr '\000\n' '\n\001'
+      find . -mindepth 1 \( -type l -printf 'l %m %p\002%l\0' -o -printf '%y %m %p\0' \) | tr '\000\n' '\n\001'
     else
       D_STX=$(printf '\002')
       for D_M in $D_MODES; do
         find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
-          sed "s/^/${D_M%%:*} ${D_M#*:} /; s/\$/$D_STX/"
+          sed "s/^/${D_M%%:*} ${D_M#*:} /"
       done
       find . -type l -exec sh -c "$D_LINK_LINES" "$D_STX" {} +
     fi

@@ -114,7 +114,7 @@ def test_reading_refuses_raw_bytes() -> None:
         Manifest.from_bytes(b"d 0755 0 - \xff\n")
 
 
-FIND = r"""cd "$1" && find . -mindepth 1 -printf '%y %m %p\002%l\0' | tr '\0\n' '\n\001' | LC_ALL=C sort"""
+FIND = r"""cd "$1" && find . -mindepth 1 \( -type l -printf 'l %m %p\002%l\0' -o -printf '%y %m %p\0' \) | tr '\0\n' '\n\001' | LC_ALL=C sort"""
 
 
 def test_shape_is_what_find_lists(tmp_path: Path, out: Path) -> None:
