@@ -214,7 +214,11 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
         live = answer.one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
-        return {"live": live, "reverted": answer.one("reverted") is not None}
+        return {
+            "live": live,
+            "reverted": answer.one("reverted") is not None,
+            "unsynced": answer.one("unsynced"),
+        }
 
     return step
 

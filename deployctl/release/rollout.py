@@ -132,6 +132,7 @@ class Rollout:
                 continue
             member.switched |= member.answer["reverted"] or not lost
             member.serves(member.answer["live"])
+            warn_unsynced(run, member)
             if member.live == member.before:
                 back.append(member)
         self._reload([member for member in back if member.live])
@@ -176,6 +177,13 @@ class Rollout:
                 member.reload_failed = True
             else:
                 member.state, member.code, member.message = kept[member.name]
+
+
+def warn_unsynced(run: Run, member: Member) -> None:
+    """What was put back is there; a host that crashes now may forget it."""
+    if said := member.answer.get("unsynced"):
+        text = f"{member.name}: revert: the disk did not take what was put back for good: {said}"
+        run.events.note("warning", text)
 
 
 def run_hooks(
