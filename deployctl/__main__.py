@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 
 def main() -> None:
     from deployctl.cli.main import run  # noqa: PLC0415 - keeps `import deployctl` free of click
-    from deployctl.output.stream import detach_broken_stdout, fill_closed_streams  # noqa: PLC0415
+    from deployctl.output.stream import (  # noqa: PLC0415
+        ClosedStream,
+        detach_broken_stdout,
+        fill_closed_streams,
+    )
 
     fill_closed_streams()
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    sys.stdout = sys.stdout or ClosedStream("standard output")
     code = run()
     detach_broken_stdout()
     sys.exit(code)

@@ -38,6 +38,7 @@ ONLY: dict[tuple[str, str], set[str]] = {
     ("output", "inventory"): {"deployctl.inventory.fold"},
     ("cli", "deployctl"): {"deployctl.__version__"},
     ("__main__", "output"): {
+        "deployctl.output.stream.ClosedStream",
         "deployctl.output.stream.detach_broken_stdout",
         "deployctl.output.stream.fill_closed_streams",
     },

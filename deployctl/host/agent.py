@@ -33,7 +33,7 @@ from deployctl.host.operation import Operation
 from deployctl.host.readiness import examine
 from deployctl.host.reading import standing, verify, whole
 from deployctl.host.session import Session, Site
-from deployctl.host.shell import Cancelled
+from deployctl.host.shell import Cancelled, Shell
 from deployctl.host.staging import Plan, stage
 from deployctl.host.throttle import Throttle
 from deployctl.host.upkeep import prune, survey
@@ -83,8 +83,13 @@ class Agent:
         thread.start()
 
     def _carry_out(self, session: Session, command: Message, operation: Operation) -> None:
+        doubtful: Shell | None = None
         try:
-            data = STEPS[command["do"]](session, command, operation)
+            try:
+                data = STEPS[command["do"]](session, command, operation)
+            finally:
+                if not operation.cancel.over():  # what it closes must not be under the next command
+                    doubtful = session.forget_shell()
         except Cancelled:
             operation.end_cancelled()
         except HostError as error:
@@ -100,6 +105,8 @@ class Agent:
             )
         else:
             operation.end_ok(data)
+        if doubtful is not None:
+            doubtful.close()
 
     def _cancel(self, host: str) -> None:
         if operation := self._operations.get(host):
@@ -214,7 +221,11 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
         live = answer.one("live")
         if says_ok and not quiet:
             operation.ok(live=live_release(live))
-        return {"live": live, "reverted": answer.one("reverted") is not None}
+        return {
+            "live": live,
+            "reverted": answer.one("reverted") is not None,
+            "unsynced": answer.one("unsynced"),
+        }
 
     return step
 
@@ -237,6 +248,21 @@ def revert(session: Session, command: Message, operation: Operation) -> dict[str
             ) from again
 
 
+def _or_untold(step: Step) -> Step:
+    """Say of a switch that failed before the host was told of it that nothing was switched there."""
+
+    def told(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+        try:
+            return step(session, command, operation)
+        except HostError as error:
+            if operation.reached:
+                raise
+            said = f"{error.message}; nothing was switched there"
+            raise HostError(error.code, said, hint=error.hint, data=error.data) from error
+
+    return told
+
+
 _revert = _simple("revert", Phase.REVERT, says_ok=False)  # the parent says `reverted`
 
 STEPS: dict[str, Step] = {
@@ -252,7 +278,7 @@ STEPS: dict[str, Step] = {
     "settle": _simple("settle", Phase.STAGE, quiet=True),
     "check": check,
     "ready": _simple("ready", Phase.STAGE),
-    "activate": _simple("activate", Phase.ACTIVATE),
+    "activate": _or_untold(_simple("activate", Phase.ACTIVATE)),
     "revert": revert,
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
@@ -264,6 +290,6 @@ STEPS: dict[str, Step] = {
     "examine": examine,
     "run": run_command,
     "copy_send": copy_send,
-    "copy_switch": copy_switch,
+    "copy_switch": _or_untold(copy_switch),
     "copy_back": copy_back,
 }

@@ -93,4 +93,5 @@ def copy_switch(session: Session, command: Message, operation: Operation) -> dic
 def copy_back(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
     """Put the old file back, or nothing where there was none; the parent says `reverted`."""
     operation.begin(Phase.REVERT)
-    return {"back": session.run(operation, "copy_back", command["values"]).one("back") is not None}
+    answer = session.run(operation, "copy_back", command["values"])
+    return {"back": answer.one("back") is not None, "unsynced": answer.one("unsynced")}

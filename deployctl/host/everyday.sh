@@ -79,8 +79,8 @@ do_copy_verify() {
   copy_paths
   [ "$(size_of "$D_NEW")" = "$D_SIZE" ] && [ "$(sha_of "$D_NEW")" = "$D_SHA" ] ||
     blame "$D_BESIDE" 33 "the file arrived damaged, or it changed here while it was sent"
+  synced "$D_NOTES/try" "$D_NEW" || blame "$D_BESIDE" 32 "the disk did not take the file for good: $D_ERR"
   D_ERR=$(chmod "$D_MODE" "$D_NEW" 2>&1) || fail 32 "cannot set the mode: $D_ERR"
-  sync "$D_NEW" 2>/dev/null || :
 }
 
 do_copy_switch() {
@@ -95,7 +95,7 @@ do_copy_switch() {
   fi
   D_ERR=$(mv -f "$D_NEW" "$D_TO" 2>&1) || blame "$D_BESIDE" 32 "cannot rename: $D_ERR"
   [ ! -e "$D_NEW" ] && [ -f "$D_TO" ] || fail 33 "$D_TO is not the new file after the rename"
-  sync "$D_BESIDE" 2>/dev/null || :
+  synced "$D_NEW" "$D_BESIDE" || blame "$D_BESIDE" 32 "the disk did not take the rename for good: $D_ERR"
 }
 
 keep_old() { # a hard link where one can be made, else a copy; of a link itself, not of what it leads to
@@ -117,5 +117,6 @@ do_copy_back() {
   elif [ -e "$D_NOTES/absent" ] && [ "$(sha_of "$D_TO" 2>/dev/null)" = "$D_SHA" ]; then
     D_ERR=$(rm -f "$D_TO" 2>&1) || blame "$D_BESIDE" 32 "cannot remove $D_TO again: $D_ERR"
   fi
+  synced "$D_NEW" "$D_BESIDE" || say unsynced "$(one_line "$D_ERR")"
   say back yes
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployctl.engine.child import Line
 from deployctl.errors import Code, HostError
-from deployctl.host.shell import Cancel
+from deployctl.host.shell import Cancel, Cancelled
 from deployctl.model import Phase, State
 
 BYTES_EVERY_S = 0.25
@@ -28,6 +28,7 @@ class Operation:
         self.do = do
         self.timeout_s = timeout_s
         self.phase: str | None = None
+        self.reached = False  # the host may have been told what to do
         self.cancel = Cancel()
 
     def begin(self, phase: Phase, *, quiet: bool = False) -> None:
@@ -36,6 +37,14 @@ class Operation:
         self.phase = phase
         if not quiet:
             self._status(State.RUNNING, {})
+
+    def reach(self) -> None:
+        """The host is told from here on; Cancelled where that is not wanted any more."""
+        with self._lock:
+            if self._ended:
+                raise Cancelled
+            self.cancel.check()
+            self.reached = True
 
     def ok(self, **data: Any) -> None:
         """Leave the phase well."""
@@ -106,6 +115,7 @@ class Operation:
                     "state": state,
                     "code": int(code),
                     "message": message,
+                    "reached": self.reached,
                     "elapsed_s": round(time.monotonic() - self._began_at, 3),
                     "data": data,
                 }

@@ -120,6 +120,28 @@ at_file_limit() {
     [ -n "$(find "$D_ROOT/.deployctl/incoming/$D_RUN" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
 }
 
+# synced TRY PATH…: whether the disk has taken these for good, as far as anybody can tell. A `sync` that knows no files and a
+# file system that syncs no directories refuse without a fault: that is found out by trying, where TRY is a free name.
+synced() {
+  D_TRY=$1
+  shift
+  has sync || return 0
+  for D_N; do [ -r "$D_N" ] || return 0; done # it could not be asked about
+  D_ERR=$(sync "$@" 2>&1) && return
+  syncs_files && syncs_directories && return 1
+  sync 2>/dev/null || :
+}
+
+syncs_files() { sync -f /proc 2>/dev/null || sync -f /dev 2>/dev/null; } # these have no disk that could fail
+
+syncs_directories() { # where not even a file can be synced, that is a fault
+  mkdir "$D_TRY" 2>/dev/null && (: >"$D_TRY/file") 2>/dev/null || return 0
+  ! sync "$D_TRY/file" 2>/dev/null || sync "$D_TRY" 2>/dev/null
+  D_STATUS=$?
+  rm -rf "$D_TRY"
+  return "$D_STATUS"
+}
+
 do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
 
 # ---- probe: everything the plan needs to know, in one round trip; changes nothing ------------------------------
@@ -323,7 +345,13 @@ settle_shared() {
   touch -r "$D_AT" "../../manifests/$D_ID"
 }
 
-sync_release() { sync "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" 2>/dev/null || :; }
+# What a disk has refused may still read well from memory: nobody is to find it and believe it.
+sync_release() {
+  synced try "../../manifests/$D_ID" "../../manifests" "$D_ROOT/releases" && return
+  (blame "$D_ROOT/releases" 32 "the disk did not take releases/$D_ID for good: $D_ERR")
+  do_discard
+  exit 1
+}
 
 # A release that is here under the very id: verified where it stands.
 do_reverify() {
@@ -443,6 +471,7 @@ do_activate() {
   prove_lock
   record "$D_RECORD"
   switch_to "releases/$D_ID"
+  synced ".deployctl/incoming/$D_RUN/try" . || blame "$D_ROOT" 32 "the disk did not take the switch for good: $D_ERR"
 }
 
 switch_to() { # TARGET [DIRECTORY]
@@ -454,7 +483,6 @@ switch_to() { # TARGET [DIRECTORY]
   D_ERR=$( (mkdir -p "$D_DIR" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
     blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
   [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
-  sync . 2>/dev/null
   say live "$1"
 }
 
@@ -491,6 +519,7 @@ do_revert() {
     else
       rm -f current || blame "$D_ROOT" 32 "cannot remove current"
     fi
+    synced ".deployctl/incoming/$D_RUN/try" . || say unsynced "$(one_line "$D_ERR")"
     record "$D_RECORD"
   fi
   [ -z "$D_BACK" ] && [ ! -e "$D_MARK" ] || say reverted yes

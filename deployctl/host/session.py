@@ -170,6 +170,7 @@ class Session:
             for line in script.head.splitlines():
                 operation.log("command", hide(line, self.site.secrets))
         connection = self.connection(operation.timeout_s)
+        operation.reach()
         # Whatever a hook does to its shell and its process group, no other command feels it.
         lasting: dict[str, Any] = (
             {} if tap else {"kept": self._take_shell(connection), "keep": self._keep_shell}
@@ -201,11 +202,15 @@ class Session:
         if spare is not None:
             spare.close()
 
-    def _make_room(self) -> None:
-        """Give up the shell that waits, for a server that allows few sessions on a connection."""
+    def forget_shell(self) -> Shell | None:
+        """Let go of the shell that waits and return it."""
         with self._lock:
             shell, self._shell = self._shell, None
-        if shell is not None:
+        return shell
+
+    def _make_room(self) -> None:
+        """Give up the shell that waits, for a server that allows few sessions on a connection."""
+        if shell := self.forget_shell():
             shell.close()
 
     def _refuse_without_lock(self, operation: Operation, error: HostError) -> None:

@@ -33,10 +33,13 @@ class Cancel:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._actions: list[Callable[[], None]] = []
+        self._over = False
         self.event = threading.Event()
 
     def __call__(self) -> None:
         with self._lock:
+            if self._over:
+                return
             self.event.set()
             actions, self._actions = self._actions, []
         for action in actions:
@@ -49,6 +52,13 @@ class Cancel:
                 self._actions.append(action)
                 return
         action()
+
+    def over(self) -> bool:
+        """From here on a cancel does nothing; False if one came already, and may be about to close what was registered."""
+        with self._lock:
+            self._over = True
+            self._actions.clear()
+            return not self.event.is_set()
 
     def check(self) -> None:
         if self.event.is_set():

@@ -6,6 +6,8 @@ without reader is switched off, a reader that is slow never makes the run wait b
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import select
@@ -136,6 +138,19 @@ def _descriptor(stream: TextIO | None) -> int | None:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError, AttributeError):
         return None
+
+
+class ClosedStream(io.TextIOBase):
+    """Stands for a stream that was closed before we started: whoever writes to it is told so, as with one that is full."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed", self._name)
 
 
 def fill_closed_streams() -> None:

@@ -25,6 +25,7 @@ from deployctl.release.loop import TURN_S, LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options
 from deployctl.release.result import Result
+from deployctl.release.rollout import warn_unsynced
 from deployctl.release.run import Run, open_run
 from deployctl.release.workdir import run_directory
 
@@ -233,6 +234,7 @@ class _Copy:
         run.fleet.each("copy_back", touched, self._to, together=True, stoppable=False)
         differ = False
         for member in touched:
+            warn_unsynced(run, member)
             if not member.answer.get("back"):
                 differ = True
                 member.staged = False  # its old file stays beside the new one

@@ -177,6 +177,7 @@ class Fleet:
         member.heard_at = time.monotonic()
         member.timeout_s = timeout_s
         member.trouble, member.trouble_as = None, (Code.WORKER_DIED, None)
+        member.reached = True  # until its end says that it did not come as far
         if do == "connect":
             member.connecting = True
             self._connecting[member.hop] += 1
@@ -277,6 +278,7 @@ class Fleet:
         if message["do"] != member.doing:
             return  # the end of something that nobody waits for any more
         member.doing = None
+        member.reached = message["reached"]
         if self._minor and message["state"] != "ok":
             member.trouble = message["message"]
             if message["state"] == "failed":

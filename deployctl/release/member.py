@@ -32,6 +32,7 @@ class Member:
     trouble_as: tuple[Code, str | None] = (Code.WORKER_DIED, None)  # its kind, and what to do
     heard_at: float = 0.0
     timeout_s: float = 0.0
+    reached: bool = True  # whether the last command may have come as far as the host
     may_have_switched: bool = False
     switched: bool = False  # it counts as one that did
     failed_in: str | None = None  # the phase

@@ -85,6 +85,7 @@ class Rollout:
             if "live" in member.answer:
                 member.switched = True
                 member.serves(member.answer["live"])
+            member.may_have_switched &= member.reached
         at = [member.answer["at"] for member in batch if "live" in member.answer]
         if at:
             run.skew_s = max(run.skew_s or 0.0, round(max(at) - min(at), 3))
@@ -120,18 +121,20 @@ class Rollout:
             text = record("revert", run.events.run, self._release, run.author, previous=member.before)
             return {"values": {"ID": self._release, "PREVIOUS": member.before or "", "RECORD": text}}
 
-        run.fleet.each("revert", self._touched, values, together=True, stoppable=False)
+        touched = [member for member in self._touched if member.may_have_switched]
+        run.fleet.each("revert", touched, values, together=True, stoppable=False)
         # A switch that was cut off tells nothing of how far it came: it counts as one. But without the lock none begins,
         # so then only hosts count that had something to take back.
         lost = any(member.code is Code.LOCKED for member in self._touched)
         back = []
-        for member in self._touched:
+        for member in touched:
             if "live" not in member.answer:
                 member.live, member.live_known = None, False
                 member.reload_failed = bool(run.inventory.release.hooks["activated"])
                 continue
             member.switched |= member.answer["reverted"] or not lost
             member.serves(member.answer["live"])
+            warn_unsynced(run, member)
             if member.live == member.before:
                 back.append(member)
         self._reload([member for member in back if member.live])
@@ -176,6 +179,13 @@ class Rollout:
                 member.reload_failed = True
             else:
                 member.state, member.code, member.message = kept[member.name]
+
+
+def warn_unsynced(run: Run, member: Member) -> None:
+    """What was put back is there; a host that crashes now may forget it."""
+    if said := member.answer.get("unsynced"):
+        text = f"{member.name}: revert: the disk did not take what was put back for good: {said}"
+        run.events.note("warning", text)
 
 
 def run_hooks(

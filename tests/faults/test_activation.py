@@ -24,6 +24,7 @@ from tests.life.moments import configure
 from tests.release.lab import PATH
 from tests.release.running import Running
 from tests.release.trees import walk
+from tests.support.keys import make_key
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
 
@@ -90,6 +91,39 @@ def test_host_lost_at_the_switch(scene: Scene) -> None:
     assert scene.lab.live == scene.before.live
     check_invariants(scene, ended)
     scene.lab["h02"].mend()
+    scene.converge()
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "code"), [("key", "h01", 20), ("key", "h02", 21), ("refused", "h02", 21)]
+)
+def test_the_command_to_switch_never_came(
+    scene: Scene, tmp_path: Path, how: str, name: str, code: int
+) -> None:
+    """Between stage and switch a host has another key, or refuses connections: whatever it served, it serves."""
+    at = ("h02", "stage.tar") if name == "h01" else ("h01", "activate")  # who is waited for meanwhile
+    sign, server = scene.lab[at[0]].hold(at[1]), scene.server(name)
+    running = scene.start("push", "--batch", "1", "--timeout", "20s")
+    running.wait_for_host(name, "stage", "ok")
+    running.wait_for_host(at[0], at[1].partition(".")[0])
+    own = server.keys
+    server.stop_listener()
+    server.kill_sessions()
+    if how == "key":
+        server.keys = (make_key(tmp_path / "other_host_key"),)
+        server.start()
+    sign.unlink()
+    ended = scene.end(running)
+    assert (ended.code, ended.outcome) == (code, "reverted" if code == 21 else "aborted"), ended.stderr
+    said = "nothing was switched there"
+    assert_failed(ended, name, "activate", 12 if how == "key" else 10, said)
+    assert scene.lab.live == scene.before.live
+    assert "revert:running" not in ended.phases(name)  # there is nothing to take back
+    check_invariants(scene, ended, lost=[name])
+    server.stop_listener()
+    server.keys = own
+    server.start()
+    scene.lab[at[0]].mend()
     scene.converge()
 
 

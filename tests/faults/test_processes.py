@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import pytest
 
 from tests.faults.conftest import MakeScene
 from tests.faults.kernel import compile_shim
-from tests.faults.kit import Scene, assert_aborted, check_invariants
+from tests.faults.kit import SECRET_ENV, Scene, assert_aborted, check_invariants
 from tests.faults.terminal import Terminal
+from tests.release.running import PROGRAM
 from tests.release.trees import make_heavy, walk
 from tests.support.proc import wait_until
 
@@ -200,3 +204,32 @@ def test_terminals_without_colour(scene: Scene, name: str) -> None:
         assert set(coloured) <= {"\x1b[m", "\x1b[0m", "\x1b[1m", "\x1b[2m"}
     if name == "TERM":
         assert "\x1b" not in terminal.said
+
+
+def test_standard_output_closed_or_full(scene: Scene) -> None:
+    """A command that is called for what it prints fails when nobody got it; a release counts by what it did."""
+    hosts = shlex.join(["-i", str(scene.lab.inventory)])
+    live = scene.lab.live
+    telling = [f"{command} {hosts}" for command in ("status", "status -o json", "check", "inventory")]
+    lost = [f"{words} >&-" for words in (*telling, f"run {hosts} true", "--help")]
+    for words in (*lost, f"status {hosts} >/dev/full"):
+        code, said = spoken_in_shell(words)
+        assert code == 1, (words, said)
+        assert "/dev/full" in words or "standard output: it is closed" in said, (words, said)
+    assert scene.lab.live == live
+    code, said = spoken_in_shell(f"push {shlex.quote(str(scene.tree))} {hosts} >&-")
+    assert code == 0, said
+    assert all(walk(place.root / "current") == walk(scene.tree) for place in scene.lab)
+    scene.lab.assert_idle()
+
+
+def spoken_in_shell(words: str) -> tuple[int, str]:
+    """Return the exit code and standard error of a command line whose standard output goes where its words say."""
+    line = f"{shlex.join(PROGRAM)} {words}"
+    env = {**os.environ, **SECRET_ENV}
+    done = subprocess.run(
+        ["sh", "-c", line], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == ""
+    assert not re.search("Traceback|Exception ignored", done.stderr), done.stderr
+    return done.returncode, done.stderr

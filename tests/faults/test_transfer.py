@@ -13,7 +13,7 @@ import pytest
 from tests.faults.conftest import MakeScene
 from tests.faults.kernel import ip, need, own_network
 from tests.faults.kit import Scene, assert_aborted, assert_failed, check_invariants
-from tests.release.lab import Place
+from tests.release.lab import Place, tool_directory
 from tests.release.trees import make_heavy, walk
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
@@ -178,12 +178,52 @@ def test_quota(heavy: Scene) -> None:
     assert_aborted(heavy, ended, "h02", "upload", 31, "no space left")
 
 
-@pytest.mark.xfail(strict=True, reason="remote.sh: sync_release and switch_to ignore what `sync` says")
 def test_fsync_error(scene: Scene) -> None:
     """The disk lost what it had taken: the host has failed, nothing is switched."""
-    injected(scene.lab["h02"], "sync", "fsync", "EIO")
+    place = scene.lab["h02"]
+    kept = place.releases
+    injected(place, "sync", "fsync", "EIO")
     ended = scene.push()
-    assert_aborted(scene, ended, "h02", "stage", 32)
+    assert_aborted(scene, ended, "h02", "stage", 32, "did not take releases/", "Input/output error")
+    assert place.releases == kept  # what may read well from memory alone is not there to be found
+    injected(place, "dd", "write", "EDQUOT")
+    again = scene.push()
+    assert_aborted(scene, again, "h02", "stage", 31, "no space left", "Input/output error")
+    (place.programs / "sync").unlink()
+    (place.programs / "dd").unlink()
+    scene.converge()
+
+
+def test_fsync_error_in_the_switch(scene: Scene) -> None:
+    """A switch that the disk did not take has failed: all are put back, also where that is not taken either."""
+    place = scene.lab["h02"]
+    injected(place, "sync", "fsync", "EIO")
+    real = place.programs / "sync-fails"
+    (place.programs / "sync").rename(real)
+    place.gate("activate.sync", f'exec {shlex.quote(str(real))} "$@"')
+    place.gate("revert.sync", f'exec {shlex.quote(str(real))} "$@"')
+    ended = scene.push()
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    assert_failed(ended, "h02", "activate", 32, "did not take the switch for good", "Input/output error")
+    assert "h02: revert: the disk did not take what was put back for good" in ended.stderr
+    assert scene.lab.live == scene.before.live
+    check_invariants(scene, ended)
+    place.mend()
+    scene.converge()
+
+
+@pytest.mark.parametrize("tool", ["none", "refuses files", "busybox"])
+def test_a_sync_that_takes_no_files(scene: Scene, tool: str) -> None:
+    """Nothing can be learned from it; the release goes on as on any other host."""
+    place = scene.lab["h02"]
+    if tool == "none":
+        path = shlex.quote(str(tool_directory(place.programs.with_name("tools"), without=["sync"])))
+        place.program("sh", f'#!/bin/sh\nPATH={path}; export PATH\nexec /bin/sh "$@"\n')
+    else:
+        busybox = 'exec busybox sync "$@"'
+        refuses = '[ $# = 0 ] || { echo "usage: sync" >&2; exit 1; }'
+        place.program("sync", f"#!/bin/sh\n{busybox if tool == 'busybox' else refuses}\n")
+    scene.converge()
 
 
 def test_a_start_file_that_never_returns(make_scene: MakeScene) -> None:
