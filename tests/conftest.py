@@ -13,6 +13,7 @@ from tests.support.inventory import InventoryFor
 from tests.support.inventory import inventory_for as write_inventory
 from tests.support.keys import KeyPair, host_keys, make_key
 from tests.support.sshd import ADVICE, SshdFarm, find_sshd
+from tests.support.warm import Warm
 
 # What the machine's user has set and must not reach code under test.
 FOREIGN = ("DEPLOYCTL_", "SSH_", "GIT_", "XDG_", "GITHUB_")
@@ -51,6 +52,12 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     for name in ("CONFIG", "CACHE", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / f"xdg-{name.lower()}"))
     return home
+
+
+@pytest.fixture(autouse=True)
+def _cold_if_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.setattr(Warm, "allowed", False)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import yaml
 
 from tests.release.lab import Lab
-from tests.release.running import PROGRAM
+from tests.support import warm
 
 ON_HOSTS = ("staged", "activating", "activated")
 
@@ -63,16 +61,7 @@ def hooks(lab: Lab, hooks: dict[str, list[Any]], **release: Any) -> None:
 
 def spoken(lab: Lab, *arguments: str | Path, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run deployctl as a person does, without a terminal: exit code, and all it says on both streams."""
-    done = subprocess.run(
-        [*PROGRAM, *map(str, arguments), "-i", str(lab.inventory)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **(env or {})},
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    return warm.run([*arguments, "-i", lab.inventory], env)
 
 
 def held_by(path: Path) -> str:

@@ -15,7 +15,7 @@ from tests.release.running import Event, Running
 from tests.release.trees import make_site, walk
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "8"))  # point; `make crash` takes 1
 BATCH = ("--batch", "1,2")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.life.kit import Story
+from tests.life.moments import spoken
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab
 from tests.release.running import Pushed
@@ -30,9 +29,8 @@ def facts(read: Pushed, command: str) -> dict[str, dict[str, Any]]:
 
 
 def plain(story: Story, command: str, *arguments: str) -> str:
-    """What a person sees on standard output."""
-    words = [sys.executable, "-m", "deployctl", command, *arguments, "-i", str(story.lab.inventory)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+    """What a person sees."""
+    return spoken(story.lab, command, *arguments)[1]
 
 
 def test_status_tells_what_is_live_since_when_and_by_whom(story: Story) -> None:

@@ -11,7 +11,7 @@ from tests.release.lab import Lab
 from tests.release.running import Pushed
 from tests.release.trees import make_site, walk
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 ROUNDS = int(os.environ.get("DEPLOYCTL_TEST_ROUNDS", "6"))  # `make crash` takes 30
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tests.support import proc
+from tests.support import proc, warm
 from tests.support.proc import Proc, wait_until
+from tests.support.warm import Started
 
 Event = dict[str, Any]
 Match = Callable[[Event], bool]
 
-PROGRAM = (sys.executable, "-m", "deployctl")
+PROGRAM = warm.PROGRAM
 LIMIT_S = 60.0
 KEYS = {"schema", "event", "run", "release", "ts"}
 ENDS = {"ok", "failed", "cancelled", "skipped", "reverted"}
@@ -117,7 +116,7 @@ def check_stream(events: Sequence[Event], code: int) -> None:
 class Running:
     """A run under way; `events` grows as lines arrive. What it leaves behind is killed by `close`."""
 
-    process: subprocess.Popen[bytes]
+    process: Started
     errors: IO[bytes]
     began_at: float = field(default_factory=time.monotonic)
     events: list[Event] = field(default_factory=list)
@@ -127,15 +126,7 @@ class Running:
     def start(cls, arguments: Sequence[str | Path], env: Mapping[str, str] | None, errors: Path) -> Running:
         """Run it in a session of its own, so that every process that comes of it can be found."""
         stderr = errors.open("w+b")
-        process = subprocess.Popen(
-            [*PROGRAM, *map(str, arguments), "-o", "json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
-        )
-        return cls(process, stderr)
+        return cls(warm.start([*arguments, "-o", "json"], env, stderr), stderr)
 
     def wait_for(self, match: Match, *, timeout_s: float = LIMIT_S) -> Event:
         """The first line, past or to come, that matches."""

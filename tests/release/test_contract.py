@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.artifact.trees import make_nasty_tree
 from tests.release.lab import HALF_A_FILE, Lab
 from tests.release.trees import make_site, walk
+
+pytestmark = pytest.mark.cold
 
 
 def test_a_push_makes_the_tree_live_everywhere(any_lab: Lab, site: Path) -> None:

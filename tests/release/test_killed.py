@@ -11,7 +11,7 @@ from tests.release.lab import Lab
 from tests.release.trees import make_heavy, make_site
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 HOLDS = {
     "connect": None,

@@ -15,7 +15,7 @@ from tests.release.trees import make_heavy, make_site
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 HOLDS = {"probe": "probe.df", "upload": "none.scp", "stage": "stage.tar", "activate": "activate.mv"}
