@@ -131,7 +131,7 @@ def pack_delta(
                 stream.write(data)
             stream.finish()
         path = output.keep_as(f"{stem}.tar.zst")
-        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
+        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256, output.parts)
     return Packed(delta.new, delta.new.digest, artifact, stream.bytes_in, {})
 
 

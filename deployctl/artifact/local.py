@@ -1,6 +1,6 @@
 """Files and directories of ours on this machine, gone again if the work fails.
 
-Owns temporary names and what is said when the disk is the problem; refuses to know what is written.
+Owns temporary names, the cut into parts, and what is said when the disk is the problem; refuses to know what is written.
 """
 
 # Paths are bytes here, since names need not be text.
@@ -16,19 +16,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from deployctl.errors import SourceError
 
+PART_BYTES = 8 << 20  # of a file that travels in parts
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+class Part(NamedTuple):
+    """A range of a file; the ranges follow each other from its beginning."""
+
+    size_bytes: int
+    sha256: str
+
+
 class Output:
-    """A file being written: counts and hashes what goes in, and gets a name only from `keep_as`."""
+    """A file being written: counts and hashes what goes in, whole and by parts, and gets a name only from `keep_as`."""
 
     def __init__(self, directory: Path) -> None:
         self.size_bytes = 0
         self._directory = directory
         self._hash = hashlib.sha256()
+        self._part_hash = hashlib.sha256()
+        self._parts: list[Part] = []
         with disk_errors(directory):
             self._handle, name = tempfile.mkstemp(prefix=".new-", dir=directory)
         self._temporary = Path(name)
@@ -40,11 +51,27 @@ class Output:
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
         self._hash.update(data)
-        self.size_bytes += len(data)
+        self._cut(memoryview(data))
+
+    def _cut(self, data: memoryview) -> None:
+        while data:
+            piece = data[: PART_BYTES - self.size_bytes % PART_BYTES]
+            self._part_hash.update(piece)
+            self.size_bytes += len(piece)
+            data = data[len(piece) :]
+            if self.size_bytes % PART_BYTES == 0:
+                self._parts.append(Part(PART_BYTES, self._part_hash.hexdigest()))
+                self._part_hash = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All of what was written, cut; all parts but the last have PART_BYTES."""
+        rest = self.size_bytes % PART_BYTES
+        return (*self._parts, *([Part(rest, self._part_hash.hexdigest())] if rest else []))
 
     def keep_as(self, name: str) -> Path:
         """Give the file its name, in one step and over an older one, and return its path."""

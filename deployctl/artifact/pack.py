@@ -25,7 +25,7 @@ from typing import NamedTuple, Self
 import zstandard
 
 from deployctl.artifact.digests import Digests
-from deployctl.artifact.local import new_file
+from deployctl.artifact.local import Part, new_file
 from deployctl.artifact.manifest import Entry, Manifest
 from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
 from deployctl.artifact.tarstream import END, header, padding
@@ -44,12 +44,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Artifact:
-    """One packed file: `codec` is "zstd" or "gzip", `size_bytes` and `sha256` those of the file itself."""
+    """One packed file: `codec` is "zstd" or "gzip", `size_bytes` and `sha256` those of the file itself, `parts` its cut."""
 
     path: Path
     codec: str
     size_bytes: int
     sha256: str
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def pack(
             stream.finish()
         tree_digest = hashlib.sha256(text).hexdigest()
         path = output.keep_as(f"{tree_digest}.tar.zst")
-        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256)
+        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256, output.parts)
     return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
 
 

@@ -51,7 +51,7 @@ def transcode(
         if done != packed.unpacked_bytes:  # a cut zstd stream ends without an error
             raise _damaged(packed.artifact.path)
         path = output.keep_as(packed.artifact.path.with_suffix(".gz").name)
-        return Artifact(path, "gzip", output.size_bytes, output.sha256)
+        return Artifact(path, "gzip", output.size_bytes, output.sha256, output.parts)
 
 
 def _members(artifact: Path, level: int, threads: int) -> Iterator[tuple[int, bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from deployctl.errors import Code, HostError
@@ -32,6 +32,7 @@ class Facts:
     free_inodes: int | None
     nearest: str  # the deploy root, or the nearest directory above that exists
     base: str = ""  # the release there that a delta can build upon, when a push asked for it
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # numbers of proven ones, by artifact
     unusable: tuple[str, ...] = ()  # escaped names of files in it that are not as its manifest says
     untouched: bool = (
         False  # nothing in the live release is newer than its manifest, no file other than recorded
@@ -58,7 +59,8 @@ class Facts:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         lists = {key: tuple(data[key]) for key in ("activated", "releases", "artifacts", "unusable")}
-        return cls(**{**data, **lists})
+        parts = {name: tuple(numbers) for name, numbers in data["parts"].items()}
+        return cls(**{**data, **lists, "parts": parts})
 
 
 def read_facts(answer: Answer, root: str) -> Facts:
@@ -82,6 +84,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
         ),
         releases=tuple(name for name in answer.all("release") if RELEASE_ID.fullmatch(name)),
         artifacts=tuple(name for name in answer.all("artifact") if ARTIFACT.fullmatch(name)),
+        parts=_parts(answer.all("part")),
         zstd="zstd" in tools,
         gzip="gzip" in tools,
         able=answer.one("able") or "",
@@ -93,6 +96,17 @@ def read_facts(answer: Answer, root: str) -> Facts:
         differs=bool(answer.all("unusable")) and answer.one("base") == live_id(current),
         untouched=answer.one("untouched") is not None and answer.one("untouched") == live_id(current),
     )
+
+
+def _parts(lines: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Turn `ARTIFACT.parts/N` into the numbers of each artifact."""
+    found: dict[str, tuple[int, ...]] = {}
+    for line in lines:
+        directory, _, name = line.partition("/")
+        artifact = directory.removesuffix(".parts")
+        if ARTIFACT.fullmatch(artifact) and (part := number(name)):
+            found[artifact] = (*found.get(artifact, ()), part)
+    return found
 
 
 def belongs(digest: str, release: str) -> bool:

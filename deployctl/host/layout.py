@@ -19,6 +19,11 @@ def artifact_name(stem: str, codec: str) -> str:
     return f"{stem}.tar.{SUFFIXES[codec]}"
 
 
+def parts_name(artifact: str) -> str:
+    """Return the name of the directory in `incoming/` that holds the proven parts of an artifact, under their numbers."""
+    return f"{artifact}.parts"
+
+
 def delta_stem(tree_digest: str, base_digest: str, unusable: Collection[str]) -> str:
     """Return what a delta is named by: what comes of it, what it builds upon, and what of that it does not take."""
     stem = f"{tree_digest}-{base_digest}"
@@ -30,6 +35,11 @@ def delta_stem(tree_digest: str, base_digest: str, unusable: Collection[str]) ->
 def part_path(root: str, run: str) -> str:
     """Return where one run's upload is written on one host; a run's directory is its own, so no old writer meets it."""
     return f"{root}/.deployctl/incoming/{run}/part"
+
+
+def attempt_path(root: str, run: str, name: str) -> str:
+    """Return where one attempt at a part of an artifact is written on one host."""
+    return f"{root}/.deployctl/incoming/{run}/{name}"
 
 
 def live_release(link: str | None) -> str | None:

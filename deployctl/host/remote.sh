@@ -16,6 +16,7 @@ fail() { say fail "$1 $(one_line "$2")"; exit 1; }
 # A command on a host outlives its connection; so whoever waits for the end of our standard input kills us with it.
 # It must be gone before the command's end is told: what comes then is for the shell.
 main() {
+  [ "$D_DO" != receive ] || { take_parts; exit; }
   exec 3<&0 </dev/null
   (while read -r _; do :; done <&3; kill -s KILL 0) >/dev/null 2>&1 &
   D_WATCH=$!
@@ -90,7 +91,7 @@ free_of() ( # the number before the percentage in the last line of df
 )
 
 # blame DIR CODE MESSAGE: a step failed in DIR; no space, no right, or else CODE, found by trying, not by wording.
-# Only then D_DOOMED, an artifact, is what is wrong, and removed: not before, since that would make room.
+# Only then D_DOOMED, an artifact or its parts, is what is wrong, and removed: not before, since that would make room.
 blame() {
   D_B=$(nearest "$1")
   [ -d "$D_B" ] || D_B=${D_B%/*}
@@ -108,7 +109,8 @@ blame() {
     rm -f "$D_B/.deployctl-$D_RUN"
     fail 31 "no space left on $D_B (has $(free_kib "$D_B") KiB): $3"
   fi
-  rm -f "$D_B/.deployctl-$D_RUN" ${D_DOOMED:+"$D_DOOMED"}
+  rm -f "$D_B/.deployctl-$D_RUN" 
+  [ -z "${D_DOOMED-}" ] || rm -rf "$D_DOOMED"
   fail "$2" "$3"
 }
 
@@ -190,6 +192,9 @@ do_probe() {
   for D_T in .deployctl/incoming/*; do
     [ -f "$D_T" ] && say artifact "${D_T##*/}"
   done
+  for D_T in .deployctl/incoming/*.parts/*; do
+    [ -f "$D_T" ] && say part "${D_T#.deployctl/incoming/}"
+  done
   if [ -r .deployctl/history.jsonl ]; then
     tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
     printf '\n' # a torn last line has no end
@@ -219,10 +224,12 @@ make_room() {
 sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other runs are dead
   owned || return 0
   for D_T in incoming/*; do
-    [ -d "$D_T" ] && [ "$D_T" != "incoming/$D_RUN" ] && drop_run "$D_T"
+    is_run "$D_T" && [ "$D_T" != "incoming/$D_RUN" ] && drop_run "$D_T"
   done
   return 0
 }
+
+is_run() { case $1 in *.parts) return 1 ;; esac && [ -d "$1" ]; } # not the proven parts of an artifact
 
 owned() { # in .deployctl: does the lock name this run?
   [ -r lock.owner ] && read -r D_TOKEN D_GROUP D_REST <lock.owner || return 1
@@ -251,11 +258,11 @@ do_stage() {
   D_FREE=$(nearest "$D_ROOT/.deployctl")
   [ -z "$D_SENT" ] || arrived
   case $D_FROM in
-  upload | artifact) unpack "../$D_ARTIFACT" ;;
+  upload | artifact) [ -n "$D_UNPACKED" ] || unpack "../$D_ARTIFACT" ;;
   delta) build ;;
   copy) copy_release "$D_BASE" ;;
   esac
-  [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -f "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
+  [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -rf "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
   note_files
   if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest listing; fi ||
     { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
@@ -279,18 +286,37 @@ unpack() {
 
 untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   umask 0 # busybox's tar, unless root runs it, leaves modes to the umask
-  case $1 in
-  *.zst) D_ERR=$( (zstd -dcq <"$1" || echo "zstd failed with status $?" >&2) 2>&1 | untar_stream ${2+"$2"} 2>&1) ;;
-  *) D_ERR=$( (gzip -dc <"$1" || echo "gzip failed with status $?" >&2) 2>&1 | untar_stream ${2+"$2"} 2>&1) ;;
-  esac || {
+  D_ERR=$(archive "$1" 2>&1 | untar_stream ${2+"$2"} 2>&1) || {
     D_STATUS=$?
-    D_DOOMED=$1
+    case $1 in *.parts) ;; *) D_DOOMED=$1 ;; esac # each of those was proven just now
     blame . 33 "tar failed with status $D_STATUS: $D_ERR"
   }
   umask 022
 }
 
 untar_stream() { if able blocks; then tar -xpo -b 128 -f - "$@"; else tar -xpof - "$@"; fi; }
+
+archive() { # ARTIFACT: what is in it; a word of what went wrong spoils it for tar
+  case $1 in
+  *.parts) parts_of "$1" | unzip_as "${1%.parts}" ;;
+  *) unzip_as "$1" <"$1" ;;
+  esac
+}
+
+parts_of() { # ARTIFACT: their bytes in order
+  D_N=1
+  while [ -f "$1/$D_N" ]; do
+    cat "$1/$D_N"
+    D_N=$((D_N + 1))
+  done
+}
+
+unzip_as() {
+  case $1 in
+  *.zst) zstd -dcq || echo "zstd failed with status $?" >&2 ;;
+  *) gzip -dc || echo "gzip failed with status $?" >&2 ;;
+  esac
+}
 
 # Directories that their owner may not write to come with rwx, so that any tar can fill them; here they get their modes.
 lock_directories() {

@@ -41,7 +41,7 @@ _TEXTS = {
     _BASE: library("remote.sh") + library("verify.sh"),
     **{
         name: library(f"{name}.sh")
-        for name in ("moments", "compare", "delta", "reading", "upkeep", "everyday")
+        for name in ("moments", "compare", "delta", "reading", "upkeep", "everyday", "parts")
     },
 }
 _COMPARE = frozenset(

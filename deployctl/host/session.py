@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,26 @@ class Session:
                 Code.LOCKED, "the lock went with the lost connection, and another run was at work meanwhile"
             )
 
+    def hold(self, operation: Operation) -> Connection:
+        """Return the open connection with the lock; both had anew where they were lost. HostError."""
+        self._keep_lock(operation)
+        return self.connection(operation.timeout_s)
+
+    @contextlib.contextmanager
+    def under_lock(self, operation: Operation) -> Iterator[None]:
+        """Where a step fails because somebody took our lock, that is said."""
+        try:
+            yield
+        except HostError as error:
+            self._refuse_without_lock(operation, error)
+            raise named(error) from error
+
+    def show(self, operation: Operation, script: Script) -> None:
+        """Tell of a command that is about to be sent, with --debug."""
+        if self.site.debug:
+            for line in script.head.splitlines():
+                operation.log("command", hide(line, self.site.secrets))
+
     def run(
         self,
         operation: Operation,
@@ -166,16 +186,14 @@ class Session:
         """Run `do_<name>` on the host under the operation's limits; HostError or Cancelled."""
         self._keep_lock(operation)
         script = self.script(name, values, environment=environment)
-        if self.site.debug:
-            for line in script.head.splitlines():
-                operation.log("command", hide(line, self.site.secrets))
+        self.show(operation, script)
         connection = self.connection(operation.timeout_s)
         operation.reach()
         # Whatever a hook does to its shell and its process group, no other command feels it.
         lasting: dict[str, Any] = (
             {} if tap else {"kept": self._take_shell(connection), "keep": self._keep_shell}
         )
-        try:
+        with self.under_lock(operation):
             return run_script(
                 connection,
                 script,
@@ -184,9 +202,6 @@ class Session:
                 tap=tap,
                 **lasting,
             )
-        except HostError as error:
-            self._refuse_without_lock(operation, error)
-            raise named(error) from error
 
     def _take_shell(self, connection: Connection) -> Shell | None:
         with self._lock:

@@ -96,6 +96,29 @@ class Shell:
     def close(self) -> None:
         self._channel.close()
 
+    def tell(self, line: str, deadline: float) -> None:
+        """Write a line to the standard input of a script that goes on; one thread may tell while another listens."""
+        data = line.encode() + b"\n"
+        while data:
+            try:
+                data = data[self._channel.send(data) :]
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def listen(self, answer: Answer) -> bool:
+        """Take in what a script that goes on says, for a moment; False when nothing more can come."""
+        channel = self._channel
+        while channel.recv_stderr_ready():
+            answer.add_noise_bytes(channel.recv_stderr(RECEIVE_BYTES))
+        channel.settimeout(LOOK_S)
+        try:
+            data = channel.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            return True
+        answer.feed(data)
+        return bool(data)
+
     def converse(
         self,
         script: Script,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from deployctl.errors import Code, HostError
 from deployctl.host.facts import Facts
 from deployctl.host.layout import part_path
 from deployctl.host.operation import Operation
+from deployctl.host.parts import Delivery
 from deployctl.host.session import Session
 from deployctl.host.upload import upload
 from deployctl.model import Phase
@@ -56,6 +58,7 @@ class Plan:
     base: str = ""  # the release to copy, for COPY, or to build upon, for DELTA
     base_tree: str = ""
     links: str = "copy"
+    parts: int = 1  # in which the artifact travels
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +71,8 @@ class Plan:
         """Return what remote.sh needs to know to stage it."""
         return {
             "FROM": self.action,
-            "SENT": "1" if self.path else "",
+            "SENT": "1" if self.path and self.parts == 1 else "",
+            "UNPACKED": "",
             "SIZES": self.sizes,
             "BASE_TREE": self.base_tree,
             "HARD": "1" if self.links == "hard" else "",
@@ -92,12 +96,18 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     operation.begin(Phase.UPLOAD)
     if session.lock is None:  # taking it prepares as well
         session.run(operation, "prepare")
-    sent_bytes = _send(session, plan, operation) if plan.path else 0
+    delivery = None
+    sent_bytes = 0
+    if plan.parts > 1:
+        delivery = deliver(session, plan, operation)
+        sent_bytes = delivery.sent_bytes
+    elif plan.path:
+        sent_bytes = _send(session, plan, operation)
     told = {"action": plan.action, **({"base": plan.base} if plan.base else {})}
     operation.ok(bytes=sent_bytes, files=plan.files, **told)
     operation.begin(Phase.STAGE)
     try:
-        _build(session, plan, operation)
+        _build(session, plan, operation, delivery)
     except HostError as error:
         if error.code is not Code.DIGEST or plan.action is Action.UPLOAD:
             raise
@@ -106,9 +116,13 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     return {"bytes": sent_bytes}
 
 
-def _build(session: Session, plan: Plan, operation: Operation) -> None:
+def _build(session: Session, plan: Plan, operation: Operation, delivery: Delivery | None) -> None:
+    began_at = time.monotonic()
+    unpacked = delivery is not None and delivery.finish()
     if plan.action is not Action.REUSE:
-        session.run(operation, "stage", plan.values())
+        values = {**plan.values(), "UNPACKED": "1" if unpacked else ""}
+        left_s = operation.timeout_s - (time.monotonic() - began_at)
+        session.run(operation, "stage", values, timeout_s=max(1.0, left_s))
         return
     try:
         session.run(operation, "reverify", plan.values())
@@ -116,6 +130,24 @@ def _build(session: Session, plan: Plan, operation: Operation) -> None:
         if error.code is Code.DIGEST:
             session.run(operation, "discard", {"ID": plan.release})
         raise
+
+
+def deliver(session: Session, plan: Plan, operation: Operation) -> Delivery:
+    """Bring all parts there, over more than one connection if need be; HostError, Cancelled."""
+    if session.facts is not None:
+        check_space(session.facts, plan, session.root)
+    delivery = Delivery(session, operation, plan.values(), Path(plan.path))
+    try:
+        delivery.perform()
+    except HostError as error:
+        delivery.stop()
+        if "scp" in error.data:
+            session.run(operation, "blame", {"WHY": error.message})
+        raise
+    except BaseException:
+        delivery.stop()
+        raise
+    return delivery
 
 
 def _send(session: Session, plan: Plan, operation: Operation) -> int:

@@ -14,6 +14,7 @@ class Throttle:
 
     def __init__(self, bytes_s: float | None = None) -> None:
         self._bytes_s = bytes_s
+        self._lock = threading.Lock()
         self._free_at = time.monotonic()  # when what was let through so far will have left
 
     def set(self, bytes_s: float) -> None:
@@ -29,6 +30,12 @@ class Throttle:
         """Wait until what was taken before has had its time, then count `size_bytes`."""
         if self._bytes_s is None:
             return
-        while (left_s := self._free_at - time.monotonic()) > 0 and not cancelled.is_set():
+        while not cancelled.is_set():
+            with self._lock:
+                left_s = self._free_at - time.monotonic()
+                if left_s <= 0:
+                    self._free_at = (
+                        max(self._free_at, time.monotonic() - SLICE_S) + size_bytes / self._bytes_s
+                    )
+                    return
             cancelled.wait(min(left_s, SLICE_S))
-        self._free_at = max(self._free_at, time.monotonic() - SLICE_S) + size_bytes / self._bytes_s

@@ -31,7 +31,7 @@ do_prune() {
   unlinked
   D_COUNT=0
   for D_T in .deployctl/incoming/*; do
-    [ -d "$D_T" ] && [ "$D_T" != ".deployctl/incoming/$D_RUN" ] && D_COUNT=$((D_COUNT + 1))
+    is_run "$D_T" && [ "$D_T" != ".deployctl/incoming/$D_RUN" ] && D_COUNT=$((D_COUNT + 1))
   done
   say leftovers "$D_COUNT"
   (do_prepare) || exit 1
@@ -48,7 +48,7 @@ do_prune() {
   prune_artifacts
   rm -f .deployctl/version.?* .deployctl/lock.owner.?*
   for D_T in .deployctl/incoming/*; do
-    [ ! -d "$D_T" ] || drop_run "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
+    ! is_run "$D_T" || drop_run "$D_T" || D_STUCK="${D_STUCK:-cannot remove $D_ROOT/$D_T}"
   done
   [ -z "$D_STUCK" ] || fail 32 "$D_STUCK"
 }
@@ -93,9 +93,9 @@ prune_artifacts() { # all of them, or with D_AGE those older than a day
   D_OLD=
   [ -z "$D_AGE" ] || D_OLD='-mtime +0'
   # shellcheck disable=SC2086
-  say artifacts "$(find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD | wc -l | tr -d ' ')"
+  say artifacts "$(find .deployctl/incoming ! -name incoming -prune \( ! -type d -o -name '*.parts' \) $D_OLD | wc -l | tr -d ' ')"
   # shellcheck disable=SC2086
-  find .deployctl/incoming ! -name incoming -prune ! -type d $D_OLD -exec rm -f {} +
+  find .deployctl/incoming ! -name incoming -prune \( ! -type d -o -name '*.parts' \) $D_OLD -exec rm -rf {} +
 }
 
 # ---- check: what a release would need, looked at and tried ---------------------------------------------------------

@@ -97,15 +97,19 @@ def upload(
     cancel: Cancel,
     progress: Callable[[int], None] = lambda _bytes: None,
     throttle: Throttle | None = None,
+    start_bytes: int = 0,
+    size_bytes: int | None = None,
 ) -> int:
-    """Send `source` to `remote_path` and return its size in bytes.
+    """Send `source`, or `size_bytes` of it from `start_bytes` on, to `remote_path`; return how many bytes that were.
 
     HostError TIMED_OUT after `stall_s` without progress, or with less than 1 KiB/s over as long; Cancelled when
     `cancel` was called. What is left on the host then is part of a file, for the caller to remove.
     """
-    size_bytes = source.stat().st_size
+    if size_bytes is None:
+        size_bytes = source.stat().st_size - start_bytes
     client = _Scp(connection.transport, buff_size=BURST_BYTES, socket_timeout=stall_s, sanitize=sanitize)
     with source.open("rb", buffering=0) as file:
+        file.seek(start_bytes)
         reader = _Source(file, size_bytes, cancel, progress)
         channel = connection.open_session(stall_s)
         client.channel = BurstChannel(channel)

@@ -27,6 +27,7 @@ from deployctl.artifact.walk import Walked, walk
 from deployctl.engine.child import Line, Message
 from deployctl.errors import DEFECT_HINT, DeployctlError, SourceError
 from deployctl.host.layout import delta_stem, shared_links
+from deployctl.host.parts import list_of_parts
 from deployctl.model import Shared
 from deployctl.release.loop import Loop
 from deployctl.release.plan import WHOLE, Archive, Group, Tree
@@ -164,6 +165,9 @@ class _Packing:
         self._counts[WHOLE] = {"files": packed.manifest.files, "entries": len(packed.manifest.entries)}
 
     def _say_packed(self, key: str, artifact: Artifact) -> None:
+        if len(artifact.parts) > 1:
+            lines = [f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts]
+            list_of_parts(artifact.path).write_text("".join(lines), "ascii")
         archive = {
             "stem": artifact.path.name.partition(".")[0],
             "codec": artifact.codec,
@@ -171,6 +175,7 @@ class _Packing:
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
             "unpacked_bytes": self._packed[key].unpacked_bytes,
+            "parts": len(artifact.parts),
             **self._counts[key],
         }
         self._line.send({"event": "packed", "key": key, "archive": archive})

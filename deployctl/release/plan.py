@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from deployctl.artifact.local import PART_BYTES
 from deployctl.host.facts import Facts
-from deployctl.host.layout import artifact_name, delta_stem
+from deployctl.host.layout import artifact_name, delta_stem, parts_name
 from deployctl.host.staging import Action, Plan
 
 
@@ -44,6 +45,7 @@ class Archive:
     files: int
     entries: int
     unpacked_bytes: int
+    parts: int  # how many it travels in; their digests are in a file beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +177,15 @@ def stage_plan(
     archive: Archive | None = None,
     base: tuple[str, str] = ("", ""),
     links: str = "copy",
+    there: Collection[int] = (),
 ) -> Plan:
     """Return what one host's worker needs to stage the release; `archive` is to be sent, `artifact` is there already.
 
-    `base` is the id and the digest of the release to copy or to build upon.
+    `base` is the id and the digest of the release to copy or to build upon, `there` are the parts that need not be sent.
     """
+    several = archive is not None and archive.parts > 1
+    if archive:
+        artifact = artifact_name(archive.stem, archive.codec)
     linked = archive if links == "hard" else None  # then what is not sent takes no space
     return Plan(
         action=action,
@@ -191,12 +197,19 @@ def stage_plan(
         modes=tree.modes,
         unpacked_bytes=linked.unpacked_bytes if linked else tree.unpacked_bytes,
         entries=linked.entries if linked else tree.entries,
-        artifact=artifact_name(archive.stem, archive.codec) if archive else artifact,
+        artifact=parts_name(artifact) if several else artifact,
         path=archive.path if archive else "",
-        size_bytes=archive.size_bytes if archive else 0,
+        size_bytes=archive.size_bytes - (_size(archive, there) if several else 0) if archive else 0,
         sha256=archive.sha256 if archive else "",
         files=archive.files if archive else 0,
+        parts=archive.parts if archive else 1,
         base=base[0],
         base_tree=base[1],
         links=links,
     )
+
+
+def _size(archive: Archive, numbers: Collection[int]) -> int:
+    """Return the bytes of these parts, which count from 1."""
+    starts = [(number - 1) * PART_BYTES for number in numbers]
+    return sum(min(PART_BYTES, archive.size_bytes - start) for start in starts if start < archive.size_bytes)

@@ -7,7 +7,7 @@ instead of a delta.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from deployctl.host.layout import artifact_name, delta_stem
@@ -15,7 +15,7 @@ from deployctl.host.staging import Action, Plan
 from deployctl.release.bases import Bases
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer
-from deployctl.release.plan import Choice, Group, Tree, codec_for, group_of, stage_plan
+from deployctl.release.plan import Archive, Choice, Group, Tree, codec_for, group_of, stage_plan
 from deployctl.release.run import Run
 
 SENT = (Action.UPLOAD, Action.DELTA)
@@ -77,7 +77,7 @@ class Staging:
             )
             member.facts = replace(member.facts, base="")
         elif member.facts:  # what was there is gone, or was found to be damaged
-            member.facts = replace(member.facts, artifacts=())
+            member.facts = replace(member.facts, artifacts=(), parts={})
         actions[member.name] = Action.UPLOAD
 
     # ---- what each gets
@@ -101,7 +101,13 @@ class Staging:
                 plans[member.name] = self._delta(member, group, there.get(member.name))
             else:
                 archive = self._packer.archives["", self._codec(member)]
-                plans[member.name] = stage_plan(action, self._choice.release, self._tree, archive=archive)
+                plans[member.name] = stage_plan(
+                    action,
+                    self._choice.release,
+                    self._tree,
+                    archive=archive,
+                    there=self._parts(member, archive),
+                )
         return plans
 
     def _group(self, member: Member) -> Group | None:
@@ -121,6 +127,12 @@ class Staging:
         member = self._run.fleet.members[name]
         artifact = artifact_name(self._stem(group), self._codec(member, group))
         return artifact if member.facts and artifact in member.facts.artifacts else None
+
+    def _parts(self, member: Member, archive: Archive | None) -> Collection[int]:
+        """Return which parts an aborted run left on the host."""
+        if archive is None or member.facts is None:
+            return ()
+        return member.facts.parts.get(artifact_name(archive.stem, archive.codec), ())
 
     def _pack(self, wanted: Mapping[str, Group | None]) -> None:
         members = self._run.fleet.members
@@ -143,5 +155,6 @@ class Staging:
             artifact=there or "",
             archive=archive,
             base=(member.facts.base if member.facts else "", group.base),
+            there=self._parts(member, archive),
             links=self._run.inventory.release.links,
         )

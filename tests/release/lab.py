@@ -75,13 +75,19 @@ class Place:
         return sorted(self.root.glob(".deployctl/incoming/*/part"))
 
     @property
+    def proven(self) -> list[Path]:
+        """Parts of artifacts that an earlier run has proven."""
+        return sorted(self.root.glob(".deployctl/incoming/*.parts/*"))
+
+    @property
     def history(self) -> str:
         return (self.root / ".deployctl/history.jsonl").read_text()
 
     @property
     def runs_left(self) -> list[str]:
         """Directories of runs in `incoming`; what else lies there are proven artifacts."""
-        return [name for name in self.incoming if (self.root / ".deployctl/incoming" / name).is_dir()]
+        incoming = self.root / ".deployctl/incoming"
+        return [name for name in self.incoming if (incoming / name).is_dir() and not name.endswith(".parts")]
 
     def gate(self, point: str, script: str = "exit 1") -> None:
         """Run sh text at one step: before the script `probe`, `stage` …; before a tool in it as in `stage.tar`; at `none.scp`.
@@ -202,6 +208,12 @@ class Lab:
         for entry in data["groups"]["web"]["hosts"]:
             if entry["name"] == name:
                 entry.update(keys)
+        self.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
+
+    def edit_ssh(self, **keys: Any) -> None:
+        """Change what the inventory says of connections to all hosts."""
+        data = yaml.safe_load(self.inventory.read_text())
+        data["ssh"].update(keys)
         self.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
 
     def __enter__(self) -> Self:

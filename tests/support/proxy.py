@@ -45,7 +45,7 @@ class Proxy:
         self.port: int = self._answer()["port"]
 
     def up(self, **settings: Any) -> None:
-        """What happens towards the server: mode="pass"|"stall"|"drop", delay_s=, rate= (bytes/s), cut_after= (bytes),
+        """What happens towards the server: mode="pass"|"stall"|"drop", delay_s=, rate= (bytes/s), cut_after= (bytes), cuts= (each once),
         flip=True (one bit of each piece).
         """
         self._order(up=settings)

@@ -26,6 +26,7 @@ class Direction:
         self.delay_s = 0.0
         self.rate: int | None = None  # bytes a second
         self.cut_after: int | None = None  # bytes, over all connections
+        self.cuts: list[int] = []  # the same, each once
         self.flip = False  # one bit of each piece that passes
         self.bytes = 0
         self.open = asyncio.Event()
@@ -85,8 +86,10 @@ class Relay:
             await way.open.wait()
             if not data:
                 break
-            if way.cut_after is not None and way.bytes + len(data) >= way.cut_after:
-                data = data[: way.cut_after - way.bytes]
+            limit = way.cuts[0] if way.cuts else way.cut_after
+            if limit is not None and way.bytes + len(data) >= limit:
+                way.cuts = way.cuts[1:]
+                data = data[: limit - way.bytes]
                 way.bytes += len(data)
                 writer.write(data)
                 await writer.drain()

@@ -1,0 +1,36 @@
+"""What is looked at on hosts that get an artifact in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.release.lab import Lab
+from tests.release.running import Pushed
+from tests.release.trees import walk
+
+PARTS = 3
+PART_BYTES = 8 << 20
+
+
+def assert_released(lab: Lab, pushed: Pushed, tree: Path) -> None:
+    """Every host serves the tree, and nothing of the parts is left."""
+    assert pushed.code == 0, (pushed.hosts, pushed.stderr)
+    assert lab.live == lab.serves(pushed.release)
+    for place in lab:
+        assert walk(place.root / "current/") == walk(tree)
+        assert place.incoming == []
+    assert pushed.bytes_sent == sum(pushed.sent(name) or 0 for name in lab.names)
+    lab.assert_idle()
+
+
+def assert_failed(lab: Lab, pushed: Pushed, phase: str, code: int, *words: str) -> None:
+    """h02 failed like this, nothing is live, no run's directory and no process is left."""
+    said, number, message = pushed.failure("h02")
+    assert (said, number) == (phase, code), message
+    for word in words:
+        assert word in message
+    assert (pushed.code, pushed.outcome) == (20, "aborted")
+    assert lab.live == lab.everywhere(None)
+    assert all(place.runs_left == [] for place in lab)
+    assert all(place.releases == [] for place in lab if place.name == "h02")
+    lab.assert_idle()
