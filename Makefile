@@ -18,7 +18,7 @@ help:
 	@echo 'make soak         300 releases to 10 hosts, a fault in every third; half an hour'
 	@echo 'make lint         ruff, mypy, and the direction of imports'
 	@echo 'make format       let ruff format'
-	@echo 'make bench        releases of many kinds against rsync, scp, clush, Ansible and others; takes half an hour'
+	@echo 'make bench        releases of many kinds against rsync, scp, clush, Ansible and others; takes an hour, draws docs/benchmarks.md'
 	@echo 'make bench-push   a push of 10,000 files against rsync and ssh; takes a minute'
 	@echo 'make clean        remove what these made'
 
@@ -71,7 +71,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev packages .bench/.installed
-	$(BIN)/python -m benchmarks --write benchmarks/results
+	$(BIN)/python -m benchmarks --write docs/benchmarks
+	$(BIN)/python -m benchmarks.scale --write docs/benchmarks
+	.bench/bin/python benchmarks/plot.py docs/benchmarks/scale.json docs/benchmarks/scale.svg
+	$(BIN)/python -m benchmarks.page docs/benchmarks docs/benchmarks.md
 
 bench-push: $(VENV)/.installed-dev packages
 	$(BIN)/python -m benchmarks.push_small_files
@@ -80,7 +83,7 @@ bench-push: $(VENV)/.installed-dev packages
 .bench/.installed: tools/need_peers.sh
 	sh tools/need_peers.sh
 	$(PYTHON) -m venv .bench
-	.bench/bin/pip install -q ansible-core parallel-ssh fabric
+	.bench/bin/pip install -q ansible-core parallel-ssh fabric matplotlib
 	@touch $@
 
 clean:

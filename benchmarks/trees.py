@@ -31,6 +31,15 @@ def web_tree(root: Path, files: int, seed: int = 7) -> int:
     return total
 
 
+def tiny_files(root: Path, files: int, seed: int = 11) -> None:
+    chance = random.Random(seed)
+    for number in range(files):
+        directory = root / f"d{number // 500:03}"
+        if number % 500 == 0:
+            directory.mkdir(parents=True)
+        (directory / f"f{number}").write_bytes(chance.randbytes(100))
+
+
 def with_changes(old: Path, new: Path, share: float, seed: int = 8) -> list[str]:
     """Copy `old` to `new`, times and all, and give that share of its files new content; return their paths."""
     shutil.copytree(old, new, symlinks=True)
