@@ -230,22 +230,25 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
     return step
 
 
-def revert(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
-    """Switch back; once more on a new connection where the first is lost on the way, since nobody else will."""
-    began_at = time.monotonic()
-    try:
-        return _revert(session, command, operation)
-    except HostError as error:
-        left_s = operation.timeout_s - (time.monotonic() - began_at)
-        if error.code not in {Code.LOST, Code.TIMED_OUT} or left_s <= 0:
-            raise
-        operation.timeout_s = left_s
+def _insisting(step: Step) -> Step:
+    """The way back: once more on a new connection where the first is lost on the way, since nobody else will."""
+
+    def insist(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+        began_at = time.monotonic()
         try:
-            return _revert(session, command, operation)
-        except HostError as again:
-            raise HostError(
-                error.code, f"{error.message}; and then: {again.message}", hint=again.hint, data=again.data
-            ) from again
+            return step(session, command, operation)
+        except HostError as error:
+            left_s = operation.timeout_s - (time.monotonic() - began_at)
+            if error.code not in {Code.LOST, Code.TIMED_OUT} or left_s <= 0:
+                raise
+            operation.timeout_s = left_s
+            try:
+                return step(session, command, operation)
+            except HostError as again:
+                said = f"{error.message}; and then: {again.message}"
+                raise HostError(error.code, said, hint=again.hint, data=again.data) from again
+
+    return insist
 
 
 def _or_untold(step: Step) -> Step:
@@ -263,8 +266,6 @@ def _or_untold(step: Step) -> Step:
     return told
 
 
-_revert = _simple("revert", Phase.REVERT, says_ok=False)  # the parent says `reverted`
-
 STEPS: dict[str, Step] = {
     "connect": connect,
     "stage": stage_release,
@@ -279,7 +280,7 @@ STEPS: dict[str, Step] = {
     "check": check,
     "ready": _simple("ready", Phase.STAGE),
     "activate": _or_untold(_simple("activate", Phase.ACTIVATE)),
-    "revert": revert,
+    "revert": _insisting(_simple("revert", Phase.REVERT, says_ok=False)),  # the parent says `reverted`
     "confirm": _simple("confirm", Phase.CLEAN),
     "clean": _simple("clean", Phase.CLEAN, quiet=True),
     "standing": standing,
@@ -291,5 +292,5 @@ STEPS: dict[str, Step] = {
     "run": run_command,
     "copy_send": copy_send,
     "copy_switch": _or_untold(copy_switch),
-    "copy_back": copy_back,
+    "copy_back": _insisting(copy_back),
 }

@@ -107,8 +107,8 @@ keep_old() { # a hard link where one can be made, else a copy; of a link itself,
 
 do_copy_back() {
   copy_paths
-  if [ -e "$D_NEW" ]; then
-    rm -f "$D_OLD" # it was not renamed
+  if rm "$D_NEW" 2>/dev/null; then
+    rm -f "$D_OLD" # it was not renamed, and by a command that was given up and comes late it can't be any more
   elif is_same "$D_OLD" || [ "$D_OLD" -ef "$D_TO" ]; then
     rm -f "$D_OLD" # on a file system that hosts share: another one puts the old file back, or has done so
   elif [ -e "$D_OLD" ] || [ -L "$D_OLD" ]; then

@@ -73,7 +73,7 @@ def _switch(run: Run, release: str, trees: dict[str, str]) -> Result:
         run.events.host(member.name, "probe", State.OK, message="unchanged", data={"live": release})
     working = [m for m in members if m not in resting]
     if working and not run.switch(working, release, trees):
-        return run.reverted(working)
+        return run.reverted()
     run.confirm(members, release)
     return run.finish(Outcome.RELEASED if working else Outcome.UNCHANGED)
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import select
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,11 +175,8 @@ class _Copy:
         working = self._send(members)
         if run.fleet.stopping():
             return run.stopped_before_live()
-        run.fleet.each("copy_switch", working, self._touch, together=True)
-        if run.fleet.stopping():
-            return self._put_back(working)
-        for member in working:
-            member.message, member.finished = "copied", True
+        if not run.perform(_Switch(run, working, self._to)):
+            return run.reverted()
         run.take_back()
         return run.finish(Outcome.OK if working else Outcome.UNCHANGED)
 
@@ -219,29 +216,54 @@ class _Copy:
             hint = f"{name}/ means the directory everywhere; else write the whole path of the file"
             self._run.fleet.fail(member, Code.NOT_PERMITTED, said, data={"hint": hint})
 
-    def _touch(self, member: Member) -> dict[str, Any]:
-        member.may_have_switched = True
-        return self._to(member)
-
     def _to(self, member: Member) -> dict[str, Any]:
         own = {"TO": self._places[member.name], "NUMBER": self._numbers[member.name]}
         return {"values": {**self._values, **own}}
 
-    def _put_back(self, working: Sequence[Member]) -> Result:
+
+class _Switch:
+    """The renames, and the way back from them; `to` is what a host is told."""
+
+    def __init__(self, run: Run, members: Sequence[Member], to: Callable[[Member], dict[str, Any]]) -> None:
+        self._run = run
+        self._members = members
+        self._to = to
+        self._kept: list[Member] = []  # have the new file still, as far as one knows
+
+    def perform(self) -> bool:
+        run = self._run
+        run.fleet.each("copy_switch", self._members, self._touch, together=True)
+        for member in self._members:
+            member.may_have_switched &= member.reached
+        if run.fleet.stopping():
+            self.put_back()
+            return False
+        for member in self._members:
+            member.message, member.finished = "copied", True
+        return True
+
+    def _touch(self, member: Member) -> dict[str, Any]:
+        member.may_have_switched = True
+        return self._to(member)
+
+    def _touched(self) -> list[Member]:
+        return [member for member in self._members if member.may_have_switched]
+
+    def put_back(self) -> None:
         """Put the old files back wherever a rename may have happened; what could not be is left for people."""
         run = self._run
-        touched = [member for member in working if member.may_have_switched]
+        touched = self._touched()
         run.fleet.each("copy_back", touched, self._to, together=True, stoppable=False)
-        differ = False
+        self._kept = [member for member in touched if not member.answer.get("back")]
         for member in touched:
             warn_unsynced(run, member)
-            if not member.answer.get("back"):
-                differ = True
+            if member in self._kept:
                 member.staged = False  # its old file stays beside the new one
             elif not member.failed:
                 member.state, member.message = State.REVERTED, "put back"
                 run.events.host(member.name, Phase.REVERT, State.REVERTED, message=member.message)
-        run.take_back()
-        if not touched:
-            return run.finish(Outcome.ABORTED)
-        return run.finish(Outcome.MIXED if differ else Outcome.REVERTED)
+
+    def came_to(self) -> tuple[Outcome, str]:
+        if self._kept:
+            return Outcome.MIXED, ""
+        return (Outcome.REVERTED if self._touched() else Outcome.ABORTED), ""

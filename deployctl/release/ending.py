@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from deployctl.errors import DEFECT_HINT, DeployctlError, Exit
 from deployctl.model import Outcome, State
 from deployctl.release.loop import LeaveAtOnce
-from deployctl.release.result import came_to
 
 if TYPE_CHECKING:
     from deployctl.release.member import Member
@@ -26,18 +25,13 @@ def break_off(run: Run, error: Exception) -> None:
     if run.ended:
         return
     touched = [member for member in run.fleet if member.may_have_switched]
-    if touched and run.activated and not run.fleet.stopping():
+    if touched and run.changed and not run.fleet.stopping():
         for member in touched:
             member.state, member.finished = State.OK, True
-        outcome, said = _try(run, Outcome.RELEASED, lambda: (Outcome.RELEASED, ""))
-    elif (
-        touched and not run.activating
-    ):  # by a command with a switch of its own, whose way back we do not know
-        outcome, said = _try(run, Outcome.MIXED, lambda: (Outcome.MIXED, ""))
+        done = Outcome.RELEASED if run.activating else Outcome.OK
+        outcome, said = _try(run, done, lambda: (done, ""))
     else:
-        outcome, said = _try(
-            run, Outcome.ABORTED, lambda: came_to(run.fleet, touched, run.events.release), back=True
-        )
+        outcome, said = _try(run, Outcome.ABORTED, run.came_to, back=True)
     ours = error if isinstance(error, DeployctlError) else None
     code = ours.exit_code if ours else Exit.DEFECT
     if outcome is Outcome.ABORTED and code is Exit.SOURCE:

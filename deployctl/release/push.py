@@ -248,7 +248,7 @@ class _Push:
         if not self._options.activate:
             return run.staged(working)
         if not run.switch(working, choice.release, {m.name: tree.digest for m in working}):
-            return run.reverted(working)
+            return run.reverted()
         run.confirm(working, choice.release)
         prune_after(run, working, choice.release)
         return run.finish(Outcome.MIXED if self._tolerated_failures() else Outcome.RELEASED)

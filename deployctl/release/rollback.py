@@ -155,7 +155,7 @@ class _Rollback:
             run.events.host(member.name, "probe", State.OK, message="unchanged", data={"live": target})
         working = [m for m in self._members if m not in resting]
         if working and not run.switch(working, target, trees):
-            return run.reverted(working)
+            return run.reverted()
         run.confirm(working, target)
         return run.finish(Outcome.RELEASED if working else Outcome.UNCHANGED)
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from deployctl.errors import Code
 from deployctl.host.layout import live_release
-from deployctl.model import Host, Phase, State
+from deployctl.model import Host, Outcome, Phase, State
 from deployctl.release.hooks import batches, checks_for, environment, on_hosts
 from deployctl.release.member import Member
 from deployctl.release.records import record
+from deployctl.release.result import came_to
 
 if TYPE_CHECKING:
     from deployctl.release.run import Run
@@ -34,7 +35,6 @@ class Rollout:
     def perform(self) -> bool:
         """Return whether the release is live everywhere; if not, every host was put back as far as it could be."""
         run = self._run
-        run.activating = True
         run.fleet.tolerated = sum(member.failed for member in run.fleet)
         rest = list(self._members)
         sizes = batches(run.options.batch, len(rest))
@@ -149,6 +149,11 @@ class Rollout:
                     message="switched back",
                     data={"live": live},
                 )
+
+    def came_to(self) -> tuple[Outcome, str]:
+        """Return what it came to, by what the hosts serve now."""
+        touched = [member for member in self._touched if member.may_have_switched]
+        return came_to(self._run.fleet, touched, self._run.events.release)
 
     def _reload(self, members: Sequence[Member]) -> None:
         """Run the activated hooks of the releases that are back; one that fails leaves its host differing."""

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from deployctl.engine.crew import Crew
 from deployctl.errors import Code, Exit, UsageError
@@ -42,6 +42,19 @@ from deployctl.release.signals import stop_signals
 from deployctl.release.uplink import Uplink, check_rate
 
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
+
+
+class Change(Protocol):
+    """What changes hosts, and knows the way back."""
+
+    def perform(self) -> bool:
+        """Return whether it is done everywhere; if not, every host was put back as far as it could be."""
+
+    def put_back(self) -> None:
+        """Put every host back that may have changed."""
+
+    def came_to(self) -> tuple[Outcome, str]:
+        """Once hosts were put back: what it came to, and what is to be said of it."""
 
 
 class Run:
@@ -77,8 +90,9 @@ class Run:
         self.secrets: tuple[str, ...] = ()
         self.skew_s: float | None = None
         self.activating = False  # from the first switch on nothing is tolerated
-        self.activated = False  # it is live everywhere
-        self.way_back: Callable[[], None] | None = None  # while a switch is under way
+        self.changed = False  # what was to be changed is, everywhere
+        self.change: Change | None = None  # what has been begun on hosts
+        self.way_back: Callable[[], None] | None = None  # while that is under way
 
     # ---- connecting
 
@@ -157,11 +171,15 @@ class Run:
 
     def switch(self, members: Sequence[Member], release: str, trees: Mapping[str, str]) -> bool:
         """Make `release` live on all members, or put every one back on what it served; return whether it is live."""
-        rollout = Rollout(self, members, release, trees)
-        self.way_back = rollout.put_back
-        self.activated = rollout.perform()
+        self.activating = True
+        return self.perform(Rollout(self, members, release, trees))
+
+    def perform(self, change: Change) -> bool:
+        """Carry out a change of hosts; return whether it was. Whatever tears us out of it, its way back is known."""
+        self.change, self.way_back = change, change.put_back
+        self.changed = change.perform()
         self.way_back = None
-        return self.activated
+        return self.changed
 
     def confirm(self, members: Sequence[Member], release: str) -> None:
         """Record on every host that the whole run has succeeded; a host that can't is live all the same."""
@@ -309,12 +327,15 @@ class Run:
         """End a run at the second signal: say what is known, wait for nothing."""
         return self.finish(Outcome.MIXED if let_go(self) else Outcome.INTERRUPTED)
 
-    def reverted(self, members: Sequence[Member]) -> Result:
-        """End a run whose activation failed, by what the hosts serve now."""
+    def reverted(self) -> Result:
+        """End a run whose change of hosts failed, by what they have now."""
         self.take_back()
-        touched = [member for member in members if member.may_have_switched]
-        outcome, said = came_to(self.fleet, touched, self.events.release)
+        outcome, said = self.came_to()
         return self.finish(outcome, message=said)
+
+    def came_to(self) -> tuple[Outcome, str]:
+        """Return what a run that failed came to, and what is to be said of it."""
+        return self.change.came_to() if self.change else came_to(self.fleet, (), self.events.release)
 
 
 def new_run_id() -> str:

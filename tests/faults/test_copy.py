@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +13,11 @@ import pytest
 
 from tests.faults.conftest import MakeScene
 from tests.faults.kit import Scene, assert_failed, check_invariants
+from tests.faults.test_activation import watchers
 from tests.faults.test_transfer import injected
 from tests.release.lab import names_in
 from tests.release.running import Pushed, Running
+from tests.support.proc import wait_until
 
 pytestmark = pytest.mark.sshd
 
@@ -88,3 +93,88 @@ def test_fsync_error_in_a_copy(copying: Copying) -> None:
     place.mend()
     assert copying.run().code == 0
     copying.all_have(NEW)
+
+
+def test_connection_cut_while_copy_puts_back(copying: Copying) -> None:
+    """Tried again on a new connection, as a release does: every host has the old file."""
+    lab = copying.scene.lab
+    lab["h02"].gate("copy_switch.mv")
+    sign = lab["h01"].hold("copy_back.mv")
+    running = copying.start()
+    running.wait_for_host("h01", "revert")
+    wait_until(lambda: at_work(copying.scene, "h01", b"conf/.deployctl-"), 10, "the rename that puts back")
+    for pid in copying.scene.server("h01").session_pids():  # not those of the second try
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    sign.unlink()
+    ended = copying.scene.end(running)
+    assert (ended.code, ended.outcome) == (21, "reverted"), ended.stderr
+    assert_failed(ended, "h02", "copy", 32)
+    assert ended.states["h01"] == ended.states["h03"] == "reverted"
+    copying.all_have(OLD)
+    copying.hold_invariants(ended)
+    for place in lab:
+        place.mend()
+    assert copying.run().code == 0
+    copying.all_have(NEW)
+
+
+def test_host_lost_while_copy_puts_back(copying: Copying) -> None:
+    """22, with the old file kept beside the new one; the same command brings all together."""
+    scene = copying.scene
+    scene.lab["h02"].gate("copy_switch.mv")
+    sign = scene.lab["h01"].hold("copy_back.mv")
+    running = copying.start()
+    running.wait_for_host("h01", "revert")
+    server = scene.server("h01")
+    server.stop_listener()
+    server.kill_sessions()
+    ended = scene.end(running)
+    sign.unlink()
+    assert (ended.code, ended.outcome) == (22, "mixed")
+    assert "deployctl copy" in str(ended.last["mend"])
+    texts = {name: path.read_text() for name, path in copying.places.items()}
+    assert texts == {"h01": NEW, "h02": OLD, "h03": OLD}
+    assert any(name.endswith(".old") for name in names_in(copying.places["h01"].parent))
+    server.start()
+    for place in scene.lab:
+        place.mend()
+    assert copying.run().code == 0
+    copying.all_have(NEW)
+
+
+def test_a_rename_that_was_given_up_comes_late(copying: Copying) -> None:
+    """A busy host is slow to kill what was cancelled: the rename must not happen after it was told to be taken back."""
+    scene = copying.scene
+    sign, cleaning = scene.lab["h01"].hold("copy_switch.mv"), scene.lab["h01"].hold("clean")
+    scene.lab["h02"].hold("copy_switch")
+    running = copying.start()
+    wait_until(lambda: at_work(scene, "h01", b"conf/.deployctl-"), 10, "the last step of the switch")
+    slow = watchers(scene, "h01")
+    assert slow
+    for pid in slow:
+        os.kill(pid, signal.SIGSTOP)
+    running.worker_of(scene.lab["h02"].port).signal(signal.SIGKILL)
+    running.wait_for(
+        lambda event: event["event"] == "host" and (event["host"], event["state"]) == ("h01", "reverted")
+    )
+    sign.unlink()
+    wait_until(lambda: not at_work(scene, "h01", b"conf/.deployctl-"), 10, "the end of what was held")
+    cleaning.unlink()
+    for pid in slow:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    ended = scene.end(running)
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    for place in scene.lab:
+        place.mend()
+    copying.all_have(OLD)
+
+
+def at_work(scene: Scene, name: str, words: bytes) -> bool:
+    """Whether a process on the host has these words in its arguments."""
+    for pid in scene.server(name).command_pids():
+        with contextlib.suppress(OSError):
+            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
