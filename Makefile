@@ -37,13 +37,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/deployctl demo
 
 test: $(VENV)/.installed-dev packages
-	$(BIN)/python -m pytest -n $(WORKERS) -p no:randomly $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:randomly $(PYTEST_ARGS)
 
 test-wide: $(VENV)/.installed-dev packages
-	DEPLOYCTL_TEST_WIDE=1 $(BIN)/python -m pytest -n $(WORKERS) -p no:randomly $(PYTEST_ARGS)
+	DEPLOYCTL_TEST_WIDE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:randomly $(PYTEST_ARGS)
 
 test-random: $(VENV)/.installed-dev packages
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 crash: $(VENV)/.installed-dev packages
 	DEPLOYCTL_TEST_EVERY=1 DEPLOYCTL_TEST_ROUNDS=30 $(BIN)/python -m pytest -s \

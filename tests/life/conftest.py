@@ -8,15 +8,16 @@ import pytest
 
 from tests.life.kit import Story, busybox_tools
 from tests.life.moments import Diary
-from tests.release.conftest import MakeLab, any_lab, lab, make_lab, site
+from tests.release.conftest import any_lab, hosts, lab, make_lab, site
+from tests.release.lab import Lab
 
-__all__ = ["any_lab", "lab", "make_lab", "site", "story"]
+__all__ = ["any_lab", "hosts", "lab", "make_lab", "site", "story"]
 
 
 @pytest.fixture
-def story(make_lab: MakeLab, tmp_path: Path) -> Story:
-    """Three real servers without a release."""
-    return Story(make_lab(3), tmp_path / "site")
+def story(lab: Lab, tmp_path: Path) -> Story:
+    """Real servers without a release."""
+    return Story(lab, tmp_path / "site")
 
 
 @pytest.fixture

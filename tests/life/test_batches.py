@@ -30,6 +30,7 @@ def hooked(lab: Lab, diary: Diary) -> Lab:
     return lab
 
 
+@pytest.mark.hosts(3)
 def test_each_batch_is_done_before_the_next_begins(hooked: Lab, site: Path, diary: Diary) -> None:
     done = hooked.push(site, "--batch", "1,50%", "--batch-wait", "700ms")
     new = done.release
@@ -49,6 +50,7 @@ def test_each_batch_is_done_before_the_next_begins(hooked: Lab, site: Path, diar
     assert all((b - a) % 60 >= 0.7 for a, b in itertools.pairwise(seconds))
 
 
+@pytest.mark.hosts(3)
 def test_a_batch_of_two_goes_together(hooked: Lab, site: Path, diary: Diary) -> None:
     assert hooked.push(site, "--batch", "1,100%").code == 0
     moments = [(line[0], line[1] == "h01") for line in diary.lines]
@@ -60,6 +62,7 @@ def test_a_batch_of_two_goes_together(hooked: Lab, site: Path, diary: Diary) -> 
     ]
 
 
+@pytest.mark.hosts(3)
 def test_a_failure_in_a_later_batch_reverts_every_batch(lab: Lab, site: Path, diary: Diary) -> None:
     old = lab.push(site).release
     make_site(site, "two")
@@ -77,6 +80,7 @@ def test_a_failure_in_a_later_batch_reverts_every_batch(lab: Lab, site: Path, di
     assert diary.moments("h03") == []
 
 
+@pytest.mark.hosts(3)
 def test_an_activating_hook_that_fails_in_a_later_batch(lab: Lab, site: Path) -> None:
     hooks(lab, {"activating": ['[ "$DEPLOYCTL_HOST" != h02 ]']})
     failed = lab.push(site, "--batch", "1")
@@ -85,6 +89,7 @@ def test_an_activating_hook_that_fails_in_a_later_batch(lab: Lab, site: Path) ->
     assert lab.live == lab.everywhere(None)
 
 
+@pytest.mark.hosts(3)
 def test_a_signal_in_the_pause_reverts(hooked: Lab, site: Path) -> None:
     running = hooked.start("push", site, "--batch", "1", "--batch-wait", "1m")
     running.wait_for_host("h01", "check", "ok")

@@ -68,6 +68,7 @@ def test_a_root_that_is_not_there_yet(make_lab: MakeLab) -> None:
     assert set(listing(root.parent)) == before
 
 
+@pytest.mark.hosts(3)
 def test_each_thing_that_is_wrong_is_told_of_its_host_alone(lab: Lab) -> None:
     lab.servers[0].stop()
     (lab["h02"].root / "current").mkdir()
@@ -174,6 +175,7 @@ def test_noise_that_scp_does_not_bear(make_lab: MakeLab) -> None:
     assert list(lab["h01"].root.iterdir()) == []
 
 
+@pytest.mark.hosts(3)
 def test_the_table_for_people(lab: Lab) -> None:
     (lab["h02"].root / "current").mkdir()
     arguments = [*PROGRAM, "check", "-i", str(lab.inventory)]

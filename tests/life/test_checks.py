@@ -120,6 +120,7 @@ def test_a_url_is_asked_until_it_is_content(
     assert "check:ok" in done.phases("h01")
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("from_", ["here", "host"])
 def test_a_text_of_several_lines_is_one_text(lab: Lab, site: Path, shop: Shop, from_: str) -> None:
     """Not a choice of several, as grep would take it."""
@@ -149,6 +150,7 @@ def reverted(lab: Lab, site: Path, *arguments: str) -> Pushed:
     return failed
 
 
+@pytest.mark.hosts(3)
 def test_a_failing_check_reverts_the_fleet_and_reloads_it(
     lab: Lab, site: Path, shop: Shop, diary: Diary
 ) -> None:

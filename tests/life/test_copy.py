@@ -58,6 +58,7 @@ def assert_tidy(lab: Lab, places: dict[str, Path], *, names: tuple[str, ...] = (
     lab.assert_idle()
 
 
+@pytest.mark.hosts(3)
 def test_it_is_in_place_everywhere_with_its_mode(lab: Lab, file: Path) -> None:
     places = homes(lab)
     inodes = {path.stat().st_ino for path in places.values()}
@@ -78,6 +79,7 @@ def test_it_is_in_place_everywhere_with_its_mode(lab: Lab, file: Path) -> None:
     assert_tidy(lab, places)
 
 
+@pytest.mark.hosts(3)
 def test_only_hosts_that_lack_it_are_sent_it(lab: Lab, file: Path) -> None:
     places = homes(lab)
     places["h02"].write_text(NEW)
@@ -98,6 +100,7 @@ def test_a_directory_gets_the_file_s_name(lab: Lab, file: Path) -> None:
     assert_tidy(lab, places)
 
 
+@pytest.mark.hosts(3)
 def test_one_path_that_all_hosts_share(lab: Lab, file: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared by all"
     shared.mkdir()
@@ -162,6 +165,7 @@ def test_a_failed_upload_changes_no_host(lab: Lab, file: Path) -> None:
     assert_tidy(lab, places)
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("old", [OLD, None], ids=["replaced", "new"])
 def test_a_failed_rename_puts_every_old_file_back(lab: Lab, file: Path, old: str | None) -> None:
     places = homes(lab, old)
@@ -180,6 +184,7 @@ def test_a_failed_rename_puts_every_old_file_back(lab: Lab, file: Path, old: str
     assert copy(lab, file, "conf/app.conf").code == 0
 
 
+@pytest.mark.hosts(3)
 def test_an_old_file_that_cannot_be_put_back_is_named_and_kept(lab: Lab, file: Path) -> None:
     places = homes(lab)
     lab["h01"].gate("copy_back.mv")
@@ -195,6 +200,7 @@ def test_an_old_file_that_cannot_be_put_back_is_named_and_kept(lab: Lab, file: P
     assert kept in mixed.failure("h01")[2]
 
 
+@pytest.mark.hosts(3)
 def test_a_signal_between_the_renames_puts_back(lab: Lab, file: Path) -> None:
     places = homes(lab)
     lab["h03"].hold("copy_switch.mv")
@@ -324,6 +330,7 @@ def test_nothing_goes_into_what_is_ours_whatever_way_leads_there(
     assert "app.conf" not in names_in(place.root / ".deployctl/manifests")
 
 
+@pytest.mark.hosts(3)
 def test_a_destination_that_is_a_directory_on_some_hosts_only_is_refused(lab: Lab, file: Path) -> None:
     homes(lab, None)
     first = lab.servers[0].directory / "home/conf/target"

@@ -26,6 +26,7 @@ def kept(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.sshd
 def test_every_run_that_changes_hosts_is_written_down_here(story: Story, file: Path) -> None:
     lab = story.lab
@@ -59,6 +60,7 @@ def test_every_run_that_changes_hosts_is_written_down_here(story: Story, file: P
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.sshd
 def test_history_puts_together_what_is_known_here_and_there(story: Story, file: Path) -> None:
     one, two = story.releases("one", "two")
@@ -85,6 +87,7 @@ def test_history_puts_together_what_is_known_here_and_there(story: Story, file: 
     assert story.run("history", "--local").last["history"] == []
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.sshd
 def test_a_limit_and_the_inventory_choose_the_runs(story: Story, file: Path) -> None:
     one = story.push("one").release
@@ -148,6 +151,7 @@ def test_a_history_that_cannot_be_written_is_a_warning(story: Story, file: Path)
     assert "could not be added to" in done.stderr
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.sshd
 def test_the_commit_is_kept_and_names_the_source_that_mends(story: Story, file: Path) -> None:
     site = story.tree("one")

@@ -55,6 +55,7 @@ def test_every_moment_in_its_order_with_what_is_served_then(lab: Lab, site: Path
     assert diary.lines == []
 
 
+@pytest.mark.hosts(3)
 def test_environment_directory_and_standard_input(lab: Lab, site: Path, tmp_path: Path) -> None:
     def told(moment: str) -> str:
         out = f"{tmp_path}/{moment}-${{DEPLOYCTL_HOST:-here}}"
@@ -185,6 +186,7 @@ def peak_kib(pid: int) -> int:
     return int(line.split()[1])
 
 
+@pytest.mark.hosts(3)
 def test_secrets_are_nowhere(lab: Lab, site: Path, tmp_path: Path) -> None:
     """Printed on both streams, in a failure, in pieces of a long line, several lines long; shown to `ps`."""
     hold = tmp_path / "hold"

@@ -45,6 +45,7 @@ def holder(lab: Lab, site: Path, env: dict[str, str] | None = None) -> tuple[Run
     return running, sign
 
 
+@pytest.mark.hosts(3)
 def test_the_second_run_is_refused_and_told_who_holds_it(lab: Lab, site: Path, tmp_path: Path) -> None:
     running, sign = holder(lab, site, env={"CI_JOB_URL": "https://ci.example.com/job/7"})
     run = running.events[0]["run"]

@@ -47,6 +47,7 @@ def take_over(lab: Lab, tree: Path, limit: str, point: str) -> Pushed:
     return done
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("limit", ["h01,h03", "h03", "h01"])
 def test_between_batches(story: Story, other: Path, limit: str) -> None:
     """h01 had switched: it is put back unless the other run has switched it, and what is told is what is there."""
@@ -66,6 +67,7 @@ def test_between_batches(story: Story, other: Path, limit: str) -> None:
     assert story.run("status").code == 22
 
 
+@pytest.mark.hosts(3)
 def test_between_batches_when_nobody_else_releases(story: Story) -> None:
     [old] = story.releases("old")
     running, sign = stopped_at(story, "activate", "--batch", "1,1,1")
@@ -116,6 +118,7 @@ def test_another_run_that_holds_the_lock_is_named(story: Story, other: Path) -> 
     assert lab["h02"].live == f"releases/{done.release}"
 
 
+@pytest.mark.hosts(3)
 def test_in_the_middle_of_staging(story: Story, other: Path) -> None:
     """The other run swept what ours was staging: the lock is the cause that is told, not the missing directory."""
     lab = story.lab
@@ -128,6 +131,7 @@ def test_in_the_middle_of_staging(story: Story, other: Path) -> None:
     assert ended.serving == {"h01": None, "h02": theirs.release, "h03": None}
 
 
+@pytest.mark.hosts(3)
 def test_after_the_last_switch(story: Story, other: Path) -> None:
     """Every host had switched, and another run switches one of them before it is confirmed."""
     lab = story.lab

@@ -19,6 +19,7 @@ def events_of(place_history: str) -> list[tuple[str, str]]:
     return [(record["event"], record["release"]) for record in map(json.loads, place_history.splitlines())]
 
 
+@pytest.mark.hosts(3)
 def test_the_one_before_comes_back_and_twice_returns(story: Story) -> None:
     one, two, three = story.releases("one", "two", "three")
     lab = story.lab
@@ -66,6 +67,7 @@ def test_nothing_to_roll_back_to_is_wrong_usage_and_changes_nothing(story: Story
     assert lab.live == lab.serves(one)
 
 
+@pytest.mark.hosts(3)
 def test_a_release_that_was_never_confirmed_is_not_the_one_before(story: Story) -> None:
     one, two = story.releases("one", "two")
     lab = story.lab
@@ -86,6 +88,7 @@ def refused(back: Pushed, story: Story, live: str) -> None:
     assert not any(place.runs_left for place in story.lab)
 
 
+@pytest.mark.hosts(3)
 def test_hosts_without_the_target_are_named_with_the_limit_to_use(story: Story) -> None:
     one, two = story.releases("one", "two")
     lab = story.lab
@@ -103,6 +106,7 @@ def test_hosts_without_the_target_are_named_with_the_limit_to_use(story: Story) 
     assert set(unknown.states.values()) == {"failed"}
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("damage", ["byte", "missing", "mode", "link"])
 def test_an_altered_target_is_refused_everywhere_it_was_altered_unless_forced(
     story: Story, damage: str
@@ -133,6 +137,7 @@ def test_what_staged_hooks_changed_is_part_of_the_release(story: Story) -> None:
     assert story.lab.live == story.lab.serves(one)
 
 
+@pytest.mark.hosts(3)
 def test_hosts_that_differ_meet_at_the_one_before_what_most_serve(story: Story) -> None:
     one, two = story.releases("one", "two")
     lab = story.lab
@@ -146,6 +151,7 @@ def test_hosts_that_differ_meet_at_the_one_before_what_most_serve(story: Story) 
     assert one in lab["h03"].releases
 
 
+@pytest.mark.hosts(3)
 def test_hooks_and_batches_as_for_a_push_and_a_failing_one_puts_all_back(story: Story) -> None:
     one, two = story.releases("one", "two")
     lab = story.lab
@@ -168,6 +174,7 @@ def test_hooks_and_batches_as_for_a_push_and_a_failing_one_puts_all_back(story: 
     assert (lab["h01"].root / "log").read_text() == f"activating {two}\nactivated {one}\n"
 
 
+@pytest.mark.hosts(3)
 def test_a_killed_push_is_undone_by_a_rollback(story: Story) -> None:
     """One host of three has switched when the run is killed: all meet at what the others still serve."""
     one, two = story.releases("one", "two")

@@ -40,6 +40,7 @@ def statuses(ran: Pushed) -> dict[str, int]:
     }
 
 
+@pytest.mark.hosts(3)
 def test_every_host_runs_it_and_its_output_bears_the_host_s_name(lab: Lab) -> None:
     ran = run(lab, 'echo "$DEPLOYCTL_HOST of $DEPLOYCTL_APP"; echo trouble >&2; pwd; cat')
     assert (ran.code, ran.outcome) == (0, "ok")
@@ -57,6 +58,7 @@ def test_words_are_joined_as_ssh_joins_them(make_lab: MakeLab) -> None:
     assert printed(run(lab, "echo", "one  two", "| tr a-z A-Z"), "h01") == ["ONE TWO"]
 
 
+@pytest.mark.hosts(3)
 def test_one_that_fails_stops_no_other(lab: Lab) -> None:
     ran = run(lab, '[ "$DEPLOYCTL_HOST" != h02 ] || { echo no good; exit 7; }')
     assert (ran.code, ran.outcome) == (20, "failed")
@@ -66,6 +68,7 @@ def test_one_that_fails_stops_no_other(lab: Lab) -> None:
     assert printed(ran, "h02") == ["no good"]
 
 
+@pytest.mark.hosts(3)
 def test_an_unreachable_host_and_a_changed_key_stop_no_other(lab: Lab) -> None:
     lab.servers[0].stop()
     known = lab.inventory.parent / "known_hosts"
@@ -163,6 +166,7 @@ def test_output_that_is_lost_is_no_success(make_lab: MakeLab, site: Path, mode: 
     assert lab["h01"].live is not None
 
 
+@pytest.mark.hosts(3)
 def test_gathered_output_is_shown_once_for_hosts_that_said_the_same(lab: Lab) -> None:
     command = "[ $DEPLOYCTL_HOST != h03 ] || sleep 0.3; echo to err >&2; [ $DEPLOYCTL_HOST = h02 ] && echo two || echo other"
     code, said = spoken(lab, "run", "-g", command)

@@ -45,6 +45,7 @@ def test_links_are_relative_and_lead_to_what_is_shared(lab: Lab, site: Path) -> 
         (place.root / "current/storage/upload").write_text("from users")
 
 
+@pytest.mark.hosts(3)
 def test_data_survives_releases_and_reverts(lab: Lab, site: Path) -> None:
     lab.push(site)
     for place in lab:

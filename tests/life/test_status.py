@@ -33,6 +33,7 @@ def plain(story: Story, command: str, *arguments: str) -> str:
     return spoken(story.lab, command, *arguments)[1]
 
 
+@pytest.mark.hosts(3)
 def test_status_tells_what_is_live_since_when_and_by_whom(story: Story) -> None:
     lab = story.lab
     nothing = story.run("status")
@@ -63,6 +64,7 @@ def test_status_tells_what_is_live_since_when_and_by_whom(story: Story) -> None:
     assert len(shown.splitlines()) == 2
 
 
+@pytest.mark.hosts(3)
 def test_status_says_which_hosts_lag_and_what_mends_it(story: Story) -> None:
     """A host that was replaced joins with what is live, under the same id, and the others are left alone."""
     lab = story.lab
@@ -90,6 +92,7 @@ def test_status_says_which_hosts_lag_and_what_mends_it(story: Story) -> None:
     assert story.run("status").code == 0
 
 
+@pytest.mark.hosts(3)
 def test_a_push_of_what_is_live_touches_only_hosts_that_lag(story: Story) -> None:
     lab = story.lab
     [one] = story.releases("one")
@@ -103,6 +106,7 @@ def test_a_push_of_what_is_live_touches_only_hosts_that_lag(story: Story) -> Non
     assert [each.count('"switch"') for each in (lab["h01"].history, lab["h02"].history)] == [1, 1]
 
 
+@pytest.mark.hosts(3)
 def test_hosts_that_cannot_be_asked_do_not_keep_the_others_from_it(story: Story) -> None:
     [one] = story.releases("one")
     story.lab.servers[0].stop_listener()
@@ -116,6 +120,7 @@ def test_hosts_that_cannot_be_asked_do_not_keep_the_others_from_it(story: Story)
     assert story.run("status").code == 22
 
 
+@pytest.mark.hosts(3)
 def test_an_unconfirmed_release_and_a_foreign_one_are_told_apart(story: Story) -> None:
     lab = story.lab
     [one] = story.releases("one")
@@ -149,6 +154,7 @@ def test_status_tells_who_holds_the_lock(story: Story) -> None:
     assert facts(story.run("status"), "status")["h01"]["lock"] is None
 
 
+@pytest.mark.hosts(3)
 def test_releases_are_listed_newest_first_with_who_holds_and_serves_them(story: Story) -> None:
     one, two = story.releases("one", "two")
     story.remove("h02", one)

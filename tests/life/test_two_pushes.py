@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 ROUNDS = int(os.environ.get("DEPLOYCTL_TEST_ROUNDS", "6"))  # `make crash` takes 30
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.timeout(40 + 20 * ROUNDS)
 def test_pushes_that_meet(lab: Lab, tmp_path: Path) -> None:
     """The same hosts, or hosts that overlap, named in different order; the loser's exit is 12, or 0 when it waited."""

@@ -27,6 +27,7 @@ def holding(lab: Lab, site: Path) -> tuple[Running, Path]:
     return running, sign
 
 
+@pytest.mark.hosts(3)
 def test_nothing_to_unlock(lab: Lab, site: Path) -> None:
     assert lab.push(site).code == 0
     done = unlock(lab)

@@ -106,6 +106,7 @@ def test_every_difference_is_found_and_named(fleet: Story) -> None:
     assert r"  missing  oddback\x5cslash/back\x5cslash (file)" in shown
 
 
+@pytest.mark.hosts(3)
 def test_files_that_came_in_addition_are_only_reported(story: Story) -> None:
     [one] = story.releases("one")
     story.alter("h03", one, "extra")

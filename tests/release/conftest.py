@@ -48,19 +48,26 @@ def make_lab(sshd_farm: SshdFarm, inventory_for: InventoryFor, tmp_path: Path) -
 
 
 @pytest.fixture
-def lab(make_lab: MakeLab) -> Lab:
-    """Three real servers."""
-    return make_lab(3)
+def hosts(request: pytest.FixtureRequest) -> int:
+    """How many hosts a test has: two, unless it is marked `hosts(3)`."""
+    marker = request.node.get_closest_marker("hosts")
+    return int(marker.args[0]) if marker else 2
+
+
+@pytest.fixture
+def lab(make_lab: MakeLab, hosts: int) -> Lab:
+    """Real servers."""
+    return make_lab(hosts)
 
 
 @pytest.fixture(params=[pytest.param("sshd", marks=pytest.mark.sshd), "embedded"])
-def any_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    """Three hosts, behind real servers and behind the embedded one."""
+def any_lab(request: pytest.FixtureRequest, tmp_path: Path, hosts: int) -> Iterator[Lab]:
+    """Hosts behind real servers, and behind the embedded one."""
     if request.param == "sshd":
         made: MakeLab = request.getfixturevalue("make_lab")
-        yield made(3)
+        yield made(hosts)
         return
-    with embedded_lab(3, tmp_path) as lab:
+    with embedded_lab(hosts, tmp_path) as lab:
         yield lab
 
 

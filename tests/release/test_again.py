@@ -15,6 +15,7 @@ from tests.support.proc import wait_until
 pytestmark = pytest.mark.sshd
 
 
+@pytest.mark.hosts(3)
 def test_a_host_that_lags_joins_the_others(lab: Lab, site: Path) -> None:
     one = lab.push(site, "--limit", "h01,h02")
     joined = lab.push(site)
@@ -70,6 +71,7 @@ def test_a_file_that_a_program_wrote_beside_the_release_is_no_reason_to_copy_it(
     assert lab.push(site).outcome == "unchanged"
 
 
+@pytest.mark.hosts(3)
 def test_an_abort_repeated_sends_nothing_to_hosts_that_have_it(lab: Lab, site: Path) -> None:
     sign = lab["h02"].hold("none.scp")
     lab["h02"].gate("none.scp", f"while [ -e {sign} ]; do sleep 0.02; done; {HALF_A_FILE}")
@@ -102,6 +104,7 @@ def test_an_artifact_that_arrived_is_not_sent_again(lab: Lab, site: Path) -> Non
     assert walk(lab["h02"].root / "current/") == walk(site)
 
 
+@pytest.mark.hosts(3)
 def test_what_a_killed_run_left_behind_goes_with_the_next_push(lab: Lab, tmp_path: Path) -> None:
     heavy = make_heavy(tmp_path / "heavy", 2000)
     lab["h02"].gate(

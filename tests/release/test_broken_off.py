@@ -41,6 +41,7 @@ def told(ended: Pushed) -> None:
     assert "after the end of the run" not in ended.stderr
 
 
+@pytest.mark.hosts(3)
 def test_a_defect_after_the_switch(lab: Lab, site: Path, tmp_path: Path) -> None:
     old = lab.push(site).release
     ended = lab.push(make_site(site, "two"), env=with_defect(tmp_path, "rollout", "Rollout._check"))
@@ -53,6 +54,7 @@ def test_a_defect_after_the_switch(lab: Lab, site: Path, tmp_path: Path) -> None
     assert lab.push(site).code == 0
 
 
+@pytest.mark.hosts(3)
 def test_a_defect_while_hosts_switch(lab: Lab, site: Path, tmp_path: Path) -> None:
     """Commands are under way on hosts when it happens."""
     old = lab.push(site).release
@@ -63,6 +65,7 @@ def test_a_defect_while_hosts_switch(lab: Lab, site: Path, tmp_path: Path) -> No
     assert set(ended.hosts) == {"h01", "h02", "h03"}
 
 
+@pytest.mark.hosts(3)
 def test_a_defect_before_the_switch(lab: Lab, site: Path, tmp_path: Path) -> None:
     ended = lab.push(site, env=with_defect(tmp_path, "stage", "Staging.perform"))
     told(ended)
@@ -71,6 +74,7 @@ def test_a_defect_before_the_switch(lab: Lab, site: Path, tmp_path: Path) -> Non
     assert lab.push(site).code == 0
 
 
+@pytest.mark.hosts(3)
 def test_a_defect_once_it_is_live(lab: Lab, site: Path, tmp_path: Path) -> None:
     ended = lab.push(site, env=with_defect(tmp_path, "push", "prune_after"))
     told(ended)
@@ -85,6 +89,7 @@ def test_a_defect_in_a_command_that_reads(lab: Lab, site: Path, tmp_path: Path) 
     assert (ended.code, ended.outcome) == (1, "failed")
 
 
+@pytest.mark.hosts(3)
 def test_no_process_left_for_the_way_back(lab: Lab, site: Path) -> None:
     """All workers die after a switch and no other can be forked: nothing is claimed about hosts that nobody can reach."""
     old = lab.push(site).release

@@ -11,7 +11,7 @@ from tests.artifact.trees import make_nasty_tree
 from tests.release.lab import HALF_A_FILE, Lab
 from tests.release.trees import make_site, walk
 
-pytestmark = pytest.mark.cold
+pytestmark = [pytest.mark.cold, pytest.mark.hosts(3)]
 
 
 def test_a_push_makes_the_tree_live_everywhere(any_lab: Lab, site: Path) -> None:

@@ -87,6 +87,7 @@ def damage(place: Place, release: str, edit: str) -> None:
         flip(place.root / ".deployctl/manifests" / release)
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("edit", ["content", "manifest"])
 def test_a_release_damaged_between_stage_and_switch_goes_live_nowhere(
     lab: Lab, site: Path, edit: str

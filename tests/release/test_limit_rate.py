@@ -52,6 +52,7 @@ def test_without_a_limit_nobody_is_told_anything() -> None:
     assert not crew.sent
 
 
+@pytest.mark.hosts(3)
 def test_a_limit_that_leaves_a_worker_nothing_is_refused(lab: Lab, site: Path) -> None:
     with pytest.raises(UsageError, match="too few for 32 workers"):
         check_rate(32 * 1024 - 1, 32)
@@ -62,6 +63,7 @@ def test_a_limit_that_leaves_a_worker_nothing_is_refused(lab: Lab, site: Path) -
     assert lab.live == lab.everywhere(None)
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("forks", ["1", "3"])
 def test_no_more_than_the_limit_leaves(lab: Lab, site: Path, forks: str) -> None:
     (site / "image").write_bytes(random.Random(1).randbytes(RATE))

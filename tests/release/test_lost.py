@@ -15,6 +15,7 @@ from tests.release.trees import make_heavy, make_site
 from tests.support import proc
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
+from tests.support.wide import some
 
 pytestmark = pytest.mark.sshd
 
@@ -103,12 +104,17 @@ def test_a_host_that_comes_back_between_stage_and_switch_is_switched(
     assert lab.live == lab.serves(done.release)
 
 
-@pytest.mark.parametrize("how", ["reset", "kill", "shell"])
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_connection_that_ends_on_the_way_back(
-    lab: Lab, site: Path, proxy: Proxy, how: str, done: bool
-) -> None:
+@pytest.mark.hosts(3)
+@pytest.mark.parametrize(
+    "end",
+    some(
+        ["reset before", "kill after", "shell before", "shell after"],
+        [f"{how} {when}" for how in ("reset", "kill", "shell") for when in ("before", "after")],
+    ),
+)
+def test_a_connection_that_ends_on_the_way_back(lab: Lab, site: Path, proxy: Proxy, end: str) -> None:
     """h02 has switched, h03 fails, and h02's connection or command ends while it is switched back: it is once more."""
+    how, done = end.split(maxsplit=1)[0], end.endswith("after")
     before = lab.push(site)
     make_site(site, "two")
     place = lab["h02"]
@@ -141,10 +147,26 @@ def test_a_connection_that_ends_on_the_way_back(
     lab.assert_idle()
 
 
-@pytest.mark.parametrize("who", ["shell", "step", "all"])
-@pytest.mark.parametrize("point", ["stage.tar", "activate.mv", "activate.sync"])
-def test_a_remote_command_that_is_killed(lab: Lab, site: Path, point: str, who: str) -> None:
+@pytest.mark.parametrize(
+    "what",
+    some(
+        [
+            "shell at stage.tar",
+            "step at stage.tar",
+            "step at activate.mv",
+            "shell at activate.sync",
+            "all at activate.sync",
+        ],
+        [
+            f"{who} at {point}"
+            for who in ("shell", "step", "all")
+            for point in ("stage.tar", "activate.mv", "activate.sync")
+        ],
+    ),
+)
+def test_a_remote_command_that_is_killed(lab: Lab, site: Path, what: str) -> None:
     """`kill -9` on the host, by a person or for want of memory: of the shell itself, of the step in it, or of all."""
+    who, _, point = what.partition(" at ")
     before = lab.push(site)
     make_site(site, "two")
     place, phase = lab["h02"], point.partition(".")[0]
@@ -153,7 +175,6 @@ def test_a_remote_command_that_is_killed(lab: Lab, site: Path, point: str, who: 
     running = lab.start("push", site)
     wait_until(lambda: here.exists() and here.read_text().strip() != "", 30, f"h02 in {point}")
     running.wait_for_host("h01", phase, "ok")
-    running.wait_for_host("h03", phase, "ok")
     shell, step = shell_and_step(int(here.read_text()))
     if who == "all":
         os.killpg(shell, signal.SIGKILL)

@@ -18,6 +18,7 @@ from tests.release.trees import listing, make_site, walk
 pytestmark = pytest.mark.sshd
 
 
+@pytest.mark.hosts(3)
 def test_a_dry_run_changes_nothing_anywhere(lab: Lab, site: Path) -> None:
     planned = lab.push(site, "--dry-run")
     assert (planned.code, planned.outcome) == (0, "planned")
@@ -30,6 +31,7 @@ def test_a_dry_run_changes_nothing_anywhere(lab: Lab, site: Path) -> None:
     assert (data["added"], data["changed"], data["removed"]) == (len(walk(site)), 0, 0)
 
 
+@pytest.mark.hosts(3)
 def test_a_dry_run_compares_with_what_is_live(lab: Lab, site: Path) -> None:
     one = lab.push(site)
     make_site(site, "two")
@@ -49,6 +51,7 @@ def test_a_dry_run_compares_with_what_is_live(lab: Lab, site: Path) -> None:
     assert planned.bytes_sent == unchanged.bytes_sent == 0
 
 
+@pytest.mark.hosts(3)
 def test_limit(lab: Lab, site: Path) -> None:
     pushed = lab.push(site, "--limit", "h01,h03")
     assert set(pushed.hosts) == {"h01", "h03"}
@@ -144,6 +147,7 @@ def test_activate_of_what_no_host_holds(lab: Lab, site: Path, wanted: str, code:
     assert all(place.runs_left == [] for place in lab)
 
 
+@pytest.mark.hosts(3)
 def test_activate_on_hosts_one_of_which_lacks_the_release(lab: Lab, site: Path) -> None:
     one = lab.push(site)
     make_site(site, "two")
@@ -155,6 +159,7 @@ def test_activate_on_hosts_one_of_which_lacks_the_release(lab: Lab, site: Path) 
     assert lab.activate(two.release, "--limit", "!h03").code == 0
 
 
+@pytest.mark.hosts(3)
 def test_an_activation_later_reverts_as_one_at_once(lab: Lab, site: Path) -> None:
     one = lab.push(site)
     make_site(site, "two")

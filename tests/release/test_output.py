@@ -38,6 +38,7 @@ def test_the_release_goes_on(lab: Lab, site: Path, where: str, mode: str) -> Non
     assert all('"confirm"' in place.history and place.incoming == [] for place in lab)
 
 
+@pytest.mark.hosts(3)
 def test_nothing_but_json_goes_to_standard_output(lab: Lab, site: Path) -> None:
     command = [*PROGRAM, "push", str(site), "-i", str(lab.inventory), "-o", "json", "-v", "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

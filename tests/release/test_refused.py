@@ -31,6 +31,7 @@ def assert_refused(lab: Lab, failed: Pushed, phase: str, code: int, *words: str)
     assert lab.live == lab.everywhere(None)
 
 
+@pytest.mark.hosts(3)
 def test_a_wrong_host_key(lab: Lab, site: Path) -> None:
     known = lab.inventory.with_name("known_hosts")
     keys = [server.host_key.public for server in lab.servers]
@@ -40,6 +41,7 @@ def test_a_wrong_host_key(lab: Lab, site: Path) -> None:
     assert not (lab["h02"].root / ".deployctl").exists()
 
 
+@pytest.mark.hosts(3)
 def test_a_changed_host_key_is_never_tolerated(lab: Lab, site: Path) -> None:
     known = lab.inventory.with_name("known_hosts")
     keys = [server.host_key.public for server in lab.servers]
@@ -48,6 +50,7 @@ def test_a_changed_host_key_is_never_tolerated(lab: Lab, site: Path) -> None:
     assert_refused(lab, failed, "connect", 12)
 
 
+@pytest.mark.hosts(3)
 def test_a_refused_login(lab: Lab, site: Path) -> None:
     (lab.servers[1].directory / "authorized_keys").write_text("")
     assert_refused(lab, lab.push(site), "connect", 13, login_user())
@@ -61,6 +64,7 @@ def test_a_refused_port_is_tried_again_and_told_within_a_few_seconds(make_lab: M
     assert failed.seconds < 10
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize(
     ("absent", "named"),
     [
@@ -80,6 +84,7 @@ def test_a_missing_tool_is_told_before_anything_is_sent(
     assert not (lab["h02"].root / ".deployctl").exists()
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("kind", ["directory", "file"])
 def test_a_current_that_is_no_link(lab: Lab, site: Path, kind: str) -> None:
     current = lab["h02"].root / "current"
@@ -91,6 +96,7 @@ def test_a_current_that_is_no_link(lab: Lab, site: Path, kind: str) -> None:
     assert all(place.releases == [] for place in lab)
 
 
+@pytest.mark.hosts(3)
 @pytest.mark.parametrize("kind", ["directory", "file"])
 def test_a_current_that_stops_being_a_link_while_it_is_staged(lab: Lab, site: Path, kind: str) -> None:
     one = lab.push(site)
@@ -127,6 +133,7 @@ def test_a_newer_layout_is_left_alone(lab: Lab, site: Path) -> None:
     assert failed.code == 20
 
 
+@pytest.mark.hosts(3)
 def test_a_deploy_root_that_can_not_be_made(lab: Lab, site: Path, tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     lab.edit("h02", path=str(tmp_path / "a file/shop"))
@@ -161,6 +168,7 @@ def test_two_hosts_at_one_address_with_different_paths(
     assert "Accepted" not in two.log.read_text()
 
 
+@pytest.mark.hosts(3)
 def test_a_host_that_freezes_ends_by_the_time_limit(lab: Lab, site: Path) -> None:
     one = lab.push(site)
     make_site(site, "two")

@@ -13,7 +13,7 @@ from tests.release.running import Running
 from tests.release.trees import make_site, walk
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.hosts(3)]
 
 
 def link_texts(lab: Lab, tmp_path: Path) -> list[str]:

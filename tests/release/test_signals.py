@@ -115,6 +115,7 @@ def test_uploads_stop_within_a_second(slow_lab: Lab, tmp_path: Path) -> None:
     slow_lab.assert_idle()
 
 
+@pytest.mark.hosts(3)
 def test_an_upload_elsewhere_stops_when_a_host_fails(slow_lab: Lab, tmp_path: Path) -> None:
     running = slow_lab.start("push", make_heavy(tmp_path / "heavy", 30_000))
     wait_until(

@@ -89,6 +89,7 @@ def test_a_find_without_printf(make_lab: MakeLab, tmp_path: Path) -> None:
     push_twice(lab, make_nasty_tree(tmp_path / "nasty"))
 
 
+@pytest.mark.hosts(3)
 def test_one_host_gets_gzip_where_the_others_get_zstd(lab: Lab, site: Path, tmp_path: Path) -> None:
     if shutil.which("zstd") is None:
         pytest.skip("zstd is not installed")

@@ -44,12 +44,12 @@ class Proc:
 
 def read(pid: int) -> Proc | None:
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - asked for every process, again and again
+            name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
     except OSError:
         return None
-    name, rest = text.split("(", 1)[1].rsplit(")", 1)
     fields = rest.split()
-    return Proc(pid, int(fields[1]), int(fields[19]), fields[0], name)
+    return Proc(pid, int(fields[1]), int(fields[19]), fields[0].decode(), name.decode(errors="replace"))
 
 
 def everything() -> list[Proc]:
@@ -71,13 +71,13 @@ def descendants(pids: Iterable[int]) -> list[Proc]:
     return [proc for proc in found if proc.state not in "ZX"]
 
 
-def marked(marker: str) -> list[Proc]:
-    """Every living process whose environment holds `marker` ("NAME=value")."""
-    wanted = marker.encode()
+def marked(*markers: str) -> list[Proc]:
+    """Every living process whose environment holds one of `markers` ("NAME=value")."""
+    wanted = {marker.encode() for marker in markers}
     found = []
     for proc in everything():
-        with contextlib.suppress(OSError):
-            if wanted in (PROC / str(proc.pid) / "environ").read_bytes().split(b"\0"):
+        with contextlib.suppress(OSError), open(f"/proc/{proc.pid}/environ", "rb") as file:  # noqa: PTH123 - as above
+            if not wanted.isdisjoint(file.read().split(b"\0")):
                 found.append(proc)
     return [proc for proc in found if proc.state not in "ZX"]
 

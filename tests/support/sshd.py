@@ -172,28 +172,11 @@ class Sshd:
 
     def stop_listener(self) -> None:
         """As a restart of the service does: no new connection, those there go on."""
-        listener = self._listener
-        if listener is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(listener.pid, signal.SIGSTOP)  # no session can begin unseen from here on
-        wait_until(
-            lambda: (now := proc.read(listener.pid)) is None or now.state in "TZX", what="the listener's stop"
-        )
-        self._seen.update(proc.descendants([listener.pid]))
-        listener.kill()
-        listener.wait()
-        self._listener = None
+        self._seen.update(stop_listeners([self]))
 
     def stop(self) -> None:
         """End the listener, every session and everything a session started; nothing is left."""
-        self.stop_listener()
-        left = {*self._seen, *proc.descendants(p.pid for p in self._seen), *proc.marked(self._marker)}
-        proc.kill(left)
-        # A process that forked while it was killed has left its child with the marker.
-        while left := set(proc.marked(self._marker)):
-            proc.kill(left)
-        self._seen.clear()
+        stop_all([self])
 
     def __enter__(self) -> Self:
         return self
@@ -245,6 +228,40 @@ class Sshd:
         return [*([own] if own else []), *(p for p in self._below() if p.name.startswith("sshd"))]
 
 
+def stop_listeners(hosts: Sequence[Sshd]) -> list[Proc]:
+    """End the listeners and return what they leave behind."""
+    listeners = [host._listener for host in hosts if host._listener is not None]
+    for listener in listeners:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(listener.pid, signal.SIGSTOP)  # no session can begin unseen from here on
+    for listener in listeners:
+        wait_until(
+            lambda pid=listener.pid: (now := proc.read(pid)) is None or now.state in "TZX",  # type: ignore[misc]
+            what="the listener's stop",
+        )
+    left = proc.descendants(listener.pid for listener in listeners) if listeners else []
+    for listener in listeners:
+        listener.kill()
+        listener.wait()
+    for host in hosts:
+        host._listener = None
+    return left
+
+
+def stop_all(hosts: Sequence[Sshd]) -> None:
+    """Stop these servers with one look at all processes instead of one for each."""
+    if not hosts:
+        return
+    seen = {*stop_listeners(hosts), *(p for host in hosts for p in host._seen)}
+    markers = [host._marker for host in hosts]
+    proc.kill({*seen, *proc.descendants(p.pid for p in seen), *proc.marked(*markers)})
+    # A process that forked while it was killed has left its child with the marker.
+    while left := proc.marked(*markers):
+        proc.kill(left)
+    for host in hosts:
+        host._seen.clear()
+
+
 class SshdFarm:
     """Makes servers below one directory and stops them all; a context manager."""
 
@@ -285,8 +302,7 @@ class SshdFarm:
         return [self(*config, address=address, wrapper=wrapper) for _ in range(count)]
 
     def stop(self) -> None:
-        for host in self.hosts:
-            host.stop()
+        stop_all(self.hosts)
 
     def __enter__(self) -> Self:
         return self
