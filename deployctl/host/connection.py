@@ -29,6 +29,8 @@ from deployctl.host.wire import NotSsh, Proxy, Wire, dial
 
 LOGIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 2.0
+NEAR_S = 0.002  # a window of 2 MiB in that time is 1 GB/s
+SERVER_S = 0.03  # of the time in which a channel opens: as much as a server under load may take for it
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
 NO_MORE_SESSIONS = paramiko.common.OPEN_FAILED_CONNECT_FAILED  # what sshd says beyond MaxSessions
 FULL_S, FULL_PAUSE_S = (
@@ -61,10 +63,12 @@ class Connection:
         self.learned = learned
         self.transport: Peer = peer
         self.make_room: Callable[[], object] = lambda: None  # gives up a session that is not needed
+        self._opened_s = LOGIN_TIMEOUT_S  # the shortest time that a channel took to open
         self._reason: HostError | None = None
         self._jumps = jumps
         self._own_jumps = own
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._keeper = Keeper(peer.wire, target.endpoint, patience, self.close)
 
     @classmethod
@@ -134,12 +138,25 @@ class Connection:
         full_until = time.monotonic() + min(timeout_s, FULL_S)
         while True:
             try:
-                return self.transport.open_session(timeout=timeout_s)
+                with self._opening:  # paramiko has one place for why channels were refused
+                    asked_at = time.monotonic()
+                    channel = self.transport.open_session(timeout=timeout_s)
+                    self._opened_s = min(self._opened_s, time.monotonic() - asked_at)
+                return channel
             except paramiko.ChannelException as error:
                 if error.code != NO_MORE_SESSIONS or time.monotonic() > full_until:
                     raise
                 self.make_room()
                 time.sleep(FULL_PAUSE_S)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a round trip takes so long that the window of one channel may not fill the line.
+
+        The kernel sees no farther than to a proxy or a jump host; opening a channel goes all the way.
+        """
+        to_peer_s = self.transport.wire.round_trip_s() or 0.0
+        return max(to_peer_s, self._opened_s - SERVER_S) >= NEAR_S
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""

@@ -26,6 +26,8 @@ from deployctl.host.session import Session
 from deployctl.host.shell import Cancel
 from deployctl.host.upload import upload
 
+CHANNELS = 4
+NARROW_BYTES_S = 1 << 20
 AWAY = frozenset({Code.UNREACHABLE, Code.TIMED_OUT, Code.JUMP, Code.LOST})  # not there, rather than refused
 
 
@@ -161,9 +163,15 @@ class Delivery:
             name = self._send(connection, number, stop)
             receiver.tell(f"{self._line(number)} {name}")
 
-        lanes = self._lanes = Lanes(send, missing, 1, self._operation.cancel)
+        lanes = self._lanes = Lanes(send, missing, self._channels(connection), self._operation.cancel)
         self._await_proofs(receiver, lanes, have)
         lanes.close()
+
+    def _channels(self, connection: Connection) -> int:
+        """How many are worth it: one carries no more than its window in a round trip, and far more than a narrow limit."""
+        limit_bytes_s = self._session.throttle.bytes_s
+        narrow = limit_bytes_s is not None and limit_bytes_s < NARROW_BYTES_S
+        return CHANNELS if connection.is_far and not narrow else 1
 
     def _await_proofs(self, receiver: Receiver, lanes: Lanes, unsure: set[int]) -> None:
         """Hear what the host says until all is proven; of the `unsure` it says whether it has them."""

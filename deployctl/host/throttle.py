@@ -20,6 +20,10 @@ class Throttle:
     def set(self, bytes_s: float) -> None:
         self._bytes_s = bytes_s
 
+    @property
+    def bytes_s(self) -> float | None:
+        return self._bytes_s
+
     def step(self, wanted: int) -> int:
         """How much of `wanted` may be sent in one go."""
         if self._bytes_s is None:

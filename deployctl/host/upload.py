@@ -114,10 +114,15 @@ def upload(
         channel = connection.open_session(stall_s)
         client.channel = BurstChannel(channel)
         reader.throttle = throttle or reader.throttle
-        reader.pace = Pace(channel, connection.transport.wire)
+        if not connection.is_far:
+            reader.pace = Pace(channel, connection.transport.wire)
         cancel.on_cancel(channel.close)
+
+        def stop() -> None:  # with its reason, which others that use the connection will tell as well
+            connection.close(_stalled(reader.sent_bytes, size_bytes, stall_s))
+
         try:
-            with _Watch(reader, connection.close, stall_s) as watch:
+            with _Watch(reader, stop, stall_s) as watch:
                 client.putfo(
                     reader, remote_path.encode("utf-8", "surrogateescape"), mode="0600", size=size_bytes
                 )
@@ -135,11 +140,7 @@ def _failure(
     connection: Connection, watch: _Watch, error: Exception, sent_bytes: int, size_bytes: int, stall_s: float
 ) -> HostError:
     if watch.fired or isinstance(error, TimeoutError) or "imeout" in str(error):
-        return HostError(
-            Code.TIMED_OUT,
-            f"the upload made no progress for {stall_s:g} s (or less than 1 KiB/s), at {sent_bytes} of {size_bytes} bytes",
-            hint="--timeout sets how long an upload may stand still",
-        )
+        return _stalled(sent_bytes, size_bytes, stall_s)
     if not connection.alive:
         return connection.why()
     if isinstance(error, SCPException) and _is_no_scp(error):
@@ -153,6 +154,14 @@ def _failure(
         return why
     said = f"scp ended on the host without a word, at {sent_bytes} of {size_bytes} bytes"  # as one that is killed does
     return HostError(Code.LOST, said, data={"scp": True})
+
+
+def _stalled(sent_bytes: int, size_bytes: int, stall_s: float) -> HostError:
+    return HostError(
+        Code.TIMED_OUT,
+        f"the upload made no progress for {stall_s:g} s (or less than 1 KiB/s), at {sent_bytes} of {size_bytes} bytes",
+        hint="--timeout sets how long an upload may stand still",
+    )
 
 
 def _is_no_scp(error: SCPException) -> bool:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.host.conftest import kit
 from tests.release.conftest import MakeLab, make_lab
 from tests.release.lab import Lab
 from tests.release.trees import make_heavy
 
-__all__ = ["large", "make_lab", "pair"]
+__all__ = ["kit", "large", "make_lab", "pair"]
 
 
 @pytest.fixture
