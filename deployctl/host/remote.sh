@@ -63,7 +63,7 @@ can_openssl() { case $(openssl dgst -sha256 -r </dev/null) in e3b0c442*) ;; *) r
 
 can_print() { find . -prune -printf '' -cnewer . -quit; } # as GNU's find, whose times are as fine as the file system's
 
-can_blocks() { tar -b 128 -tf /dev/null; } # tar that reads 64 KiB at a time, all that a pipe holds, takes a quarter less
+can_blocks() { tar -b 128 -cf /dev/null -T /dev/null; } # tar that reads 64 KiB at a time, all that a pipe holds, takes a quarter less
 
 size_of() {
   D_Y=$(wc -c <"$1")
