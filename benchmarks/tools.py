@@ -88,7 +88,9 @@ class Deployctl(Tool):
         ]
 
     def way(self, case: Case) -> Way:
-        return Way(self.push(case.new, case.links), [self.push(case.old, case.links)] if case.old else ())
+        before = [self.push(case.old, case.links)] if case.old else ()
+        compiled = {"PYTHONDONTWRITEBYTECODE": ""}  # as it is when it was installed
+        return Way(self.push(case.new, case.links), before, compiled)
 
 
 class Floor(Tool):

@@ -4,6 +4,7 @@ Owns the choice of what travels and the layout of the archive; host/delta.sh doe
 only what is named is taken.
 
     first/edit, unusable, groups    the new manifest as lines of the old one; what not to take; modes and times of copies
+    first/away                      files of the base that are to go, for a host whose base is as it was recorded
     first/took, sent, copy          content under numbers, before it gets its names
     tree/…                          every directory and link, new files, and hard links to what stands in first/
 
@@ -40,6 +41,7 @@ class Delta:
     new: Manifest
     edit: bytes
     unusable: tuple[str, ...]
+    away: tuple[bytes, ...]  # files of the base that are not, or not the same, in the new tree
     sent: tuple[Entry, ...]  # directories, links, and files whose content is nowhere in the base
     moved: Mapping[bytes, bytes] = field(default_factory=dict)
     copied: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Delta:
 def compare(base: Manifest, new: Manifest, unusable: Collection[str] = ()) -> Delta:
     """Work out how `new` comes of `base`, of which the escaped paths `unusable` are not what they should be."""
     lost = {escape(entry.path) for entry in base.entries if _ODD in entry.path} | set(unusable)
-    usable = {e.path: e for e in base.entries if escape(e.path) not in lost}
+    usable = {e.path: e for e in base.entries if not lost or escape(e.path) not in lost}
     sources: dict[str, list[Entry]] = defaultdict(list)
     for entry in usable.values():
         if entry.type == "f" and entry.size:
@@ -97,8 +99,9 @@ def compare(base: Manifest, new: Manifest, unusable: Collection[str] = ()) -> De
             twins[entry.path] = twin
         else:
             sent.append(entry)
-    in_base = sorted(lost & {escape(entry.path) for entry in base.entries})
-    return Delta(new, _edit(base, new), tuple(in_base), tuple(sent), moved, copied, twins)
+    in_base = sorted(lost & {escape(entry.path) for entry in base.entries}) if lost else []
+    away = tuple([e.path for e in base.entries if e.type == "f" and e.path not in kept])
+    return Delta(new, _edit(base, new), tuple(in_base), away, tuple(sent), moved, copied, twins)
 
 
 def _edit(base: Manifest, new: Manifest) -> bytes:
@@ -142,6 +145,7 @@ def _pieces(walked: Walked, delta: Delta) -> Iterator[bytes]:
     yield header("d", b"first", mode=0o755)
     yield _text(b"first/edit", delta.edit)
     yield _text(b"first/unusable", "".join(f"{name}\n" for name in delta.unusable).encode("ascii"))
+    yield _text(b"first/away", b"".join([b"./%s\0" % path for path in delta.away]))
     yield header("d", b"first/took", mode=0o755)
     for number, (path, source) in enumerate(delta.moved.items()):
         places[path] = b"first/took/%d" % number

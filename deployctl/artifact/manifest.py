@@ -23,6 +23,7 @@ _PLAIN = re.compile(rb"[\x20-\x5b\x5d-\x7e]*").fullmatch
 _HEX = [chr(b) if 0x20 <= b <= 0x7E and b != 0x5C else f"\\x{b:02x}" for b in range(256)]
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 _LINE = re.compile(r"([fdl]) (0[0-7]{3}) (0|[1-9][0-9]*) ([0-9a-f]{64}|-) ([\x20-\x7e]+)")
+_NOT_PLAIN = re.compile(rb"\0|(?:^|/)\.{0,2}(?:/|\Z)").search  # empty, `.` or `..` between slashes, or a NUL
 _OWNER_ALL = 0o700
 _NO_LINKS: Mapping[bytes, bytes] = MappingProxyType({})
 
@@ -48,6 +49,8 @@ def escape(path: bytes) -> str:
 
 def unescape(text: str) -> bytes:
     """The bytes that `escape` made `text` from; ValueError where it can't have made it."""
+    if "\\" not in text and text.isascii() and text.isprintable():
+        return text.encode("ascii")
     raw = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).encode("latin-1", "replace")
     if escape(raw) != text:
         raise ValueError(f"not an escaped path: {text!r}")
@@ -120,7 +123,7 @@ def _parse(line: str) -> Entry:
         raise ValueError("a directory has size 0 and no digest, everything else a digest")
     if kind == "l" and entry.mode != 0o777:
         raise ValueError("a link has mode 0777")
-    if b"\0" in entry.path or any(part in {b"", b".", b".."} for part in entry.path.split(b"/")):
+    if _NOT_PLAIN(entry.path):
         raise ValueError("the path is not a plain relative one")
     return entry
 
@@ -173,9 +176,14 @@ def shape_digest(
     return hashlib.sha256(b"".join(shape_lines(manifest, extra_links, link_texts=link_texts))).hexdigest()
 
 
-def sizes_digest(manifest: Manifest) -> str:
-    """What a host's sorted list of `<size> ./<path>` of all files must hash to: 64 hex digits."""
-    lines = [b"%d ./%s" % (e.size, e.path.replace(b"\n", b"\x01")) for e in manifest.entries if e.type == "f"]
+def sizes_digest(manifest: Manifest, *, link_texts: Mapping[bytes, bytes] = _NO_LINKS) -> str:
+    """The same with `<mode> <size> ./<path>` for each file: 64 hex digits."""
+    lines = [
+        (b"%o %d ./%s" % (e.mode, e.size, e.path)).replace(b"\n", b"\x01")
+        if e.type == "f"
+        else _shape_line(e.type, e.mode, e.path, _text(e, link_texts))
+        for e in manifest.entries
+    ]
     return hashlib.sha256(b"".join([line + b"\n" for line in sorted(lines)])).hexdigest()
 
 

@@ -1,29 +1,14 @@
 # A release built from one that is here and a delta: what the delta takes from it, and the proof that this is what its
 # manifest says. Sent behind remote.sh and verify.sh.
 #
-# stats/ID lists mode, inode, size, mtime and ctime of every file of a release as they were before its content
+# stats/ID lists mode, inode, size, mtime and ctime of every file of a release, sorted, as they were before its content
 # was proven: what still has them is what the manifest says. Everything else is hashed.
 
 # ---- the record --------------------------------------------------------------------------------------------------
 
-list_files() { # DIR: the lines of a record; a newline in a name as <01>
-  (cd "$1" && find . -type f -printf '%m %i %s %T@ %C@ %p\0') | tr '\000\n' '\n\001'
-}
-
-list_others() { # DIR: the same of what is no file, links with their text, without ctimes
-  (cd "$1" && find . ! -type f -printf '%y %m %i %T@ %p//%l\0') | tr '\000\n' '\n\001'
-}
-
-list_all() { # DIR: the same of everything behind its type, zeros where it is no file, <02> and the text behind a link
-  (
-    cd "$1" && find . -mindepth 1 \( -type f -printf 'f %m %i %s %T@ %C@ %p\0' -o -type l -printf 'l %m 0 0 0 0 %p\002%l\0' \
-      -o -printf '%y %m 0 0 0 0 %p\0' \)
-  ) | tr '\000\n' '\n\001'
-}
-
-note_files() { # of the tree in the directory of the run, before its content is looked at: all in `listing`, its record in `stat`
-  rm -f listing stat
-  ! able print || { list_all tree >listing && sed -n 's/^f //p' listing >stat; } || blame . 31 "cannot write a list"
+note_files() { # of the tree in the directory of the run, before its content is looked at: its record in `stat`, the rest in `others`
+  rm -f stat others
+  ! able print || list_all tree stat "$PWD/others" '\002%l' || blame . 31 "cannot write a list"
 }
 
 keep_record() { # ID: what was noted belongs to a release that was proven since
@@ -36,26 +21,19 @@ function listed(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \.\//, "", line); re
 '
 
 # Another name for an inode moves its ctime, and so does one less. What was as recorded before, and differs in nothing else
-# after that, is recorded anew, and a release that was newer in nothing than its manifest stays so.
+# after that, is recorded anew.
 hold_record() { # ID
   D_HELD=$D_ROOT/.deployctl/incoming/$D_RUN/held
-  D_CLEAN=
   rm -f "$D_HELD"
-  [ -f "$D_ROOT/.deployctl/stats/$1" ] && able print || return 0
-  list_files "$D_ROOT/releases/$1" >"$D_HELD" || { rm -f "$D_HELD"; return 0; }
-  list_others "$D_ROOT/releases/$1" >"$D_HELD.others"
-  [ -e "$D_ROOT/.deployctl/manifests/$1.altered" ] || (cd "$D_ROOT/releases" && changed_since "$1") || D_CLEAN=1
+  { [ -f "$D_ROOT/.deployctl/stats/$1" ] && able print && list_files "$D_ROOT/releases/$1" >"$D_HELD"; } || rm -f "$D_HELD"
 }
 
 renew_record() { # ID
   [ -f "$D_HELD" ] || return 0
   D_STAT=$D_ROOT/.deployctl/stats/$1
-  [ -z "$D_CLEAN" ] || { : >"$D_HELD.at" && settle "$D_HELD.at"; } || D_CLEAN=
   list_files "$D_ROOT/releases/$1" >"$D_HELD.now" || return 0
   cut -d' ' -f1-4,6- "$D_HELD" >"$D_HELD.same"
-  cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same" || D_CLEAN=
-  list_others "$D_ROOT/releases/$1" | cmp -s - "$D_HELD.others" || D_CLEAN=
-  if [ -z "$D_CLEAN" ] || ! cmp -s "$D_HELD" "$D_STAT"; then
+  if ! cmp -s "$D_HELD" "$D_STAT" || ! cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same"; then
     awk 'function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
       kind == "r" { recorded[$0]; next }
       kind == "h" { if ($0 in recorded) held[same($0)]; next }
@@ -63,8 +41,18 @@ renew_record() { # ID
       mv -f "$D_HELD.new" "$D_HELD.now" || { rm -f "$D_STAT" "$D_HELD" "$D_HELD".*; return 0; }
   fi
   mv -f "$D_HELD.now" "$D_STAT"
-  [ -z "$D_CLEAN" ] || touch -r "$D_HELD.at" "$D_ROOT/.deployctl/manifests/$1"
   rm -f "$D_HELD" "$D_HELD".*
+}
+
+# Without another look at all of the base, where it was as recorded: the list of the new release has the inodes that it
+# shares, and only what is `gone` from it is looked at.
+renew_base() {
+  [ $D_SEEN = all ] && {
+    awk '{ path = substr($0, index($0, " ./")) }
+      kind == "u" { unshared[path]; next }
+      !(path in unshared)' kind=u unshared kind=n stat
+    (cd "$D_OLD" && xargs -0 sh -c "[ \$# = 0 ] || find \"\$@\" -prune -type f -printf '$D_LINE'" sh) <gone 2>/dev/null | tr '\000\n' '\n\001'
+  } | sort >renewed && cut -d' ' -f1-4,6- renewed | cmp -s - same && mv -f renewed "$D_STAT" || renew_record "$D_BASE"
 }
 
 # ---- scan: part of the probe of a push; which release here a delta can build upon, and what of it is not as promised --
@@ -84,10 +72,12 @@ scan() { # in D_ROOT
   cd releases || return 0
   D_TEXT=../.deployctl/manifests/$D_BASE
   D_STAT=../.deployctl/stats/$D_BASE
-  if [ -f "$D_STAT" ] && able print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
+  if as_recorded "$D_BASE"; then
     say scan recorded
     D_ID=$D_BASE
-    [ -e "$D_TEXT.altered" ] || [ -n "$(not_linked)" ] || changed_since "$D_BASE" || say untouched "$D_BASE"
+    [ -e "$D_TEXT.altered" ] || [ -n "$(not_linked)" ] || say untouched "$D_BASE"
+  elif [ -f "$D_STAT" ] && able print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
+    say scan recorded
   elif is_crowded; then
     say scan many
   elif [ ! -f "$D_STAT" ] || ! able print; then
@@ -185,6 +175,7 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 # The delta is an archive of two halves:
 #     first/edit        the new manifest as lines of the base's ("= FROM TO") and lines of its own ("+LINE")
 #     first/unusable    what of the base must not be taken
+#     first/away        names of its files that the new tree has not, or has another of, each ended by a NUL
 #     first/took/N      hard links to files of the copy of the base that get another name
 #     first/sent/N      new content that several files have
 #     first/copy/K/N    hard links to what becomes a file of its own with the mode and time of group K in first/groups
@@ -198,15 +189,19 @@ build() {
     fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
   D_TRUST=
   D_STAT=$D_ROOT/.deployctl/stats/$D_BASE
-  [ -f "$D_STAT" ] && able print && D_TRUST=1
-  remove tree && remove first && copy_base
-  find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+  [ -f "$D_STAT" ] && able print && has comm && D_TRUST=1
+  for D_T in tree first held; do
+    [ ! -e "$D_T" ] || remove "$D_T"
+  done
+  copy_base
   untar "../$D_ARTIFACT" first
   awk 'NR == FNR { line[NR] = $0; next }
     /^=/ { for (i = $2; i <= $3; i++) print line[i]; next }
     { print substr($0, 2) }' "$D_TEXT" first/edit >manifest || blame . 31 "cannot write the manifest"
-  sort_out
-  tr '\n\001' '\000\n' <away | (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh)
+  [ ! -s first/unusable ] || [ $D_SEEN = none ] || D_SEEN=some
+  mv -f first/away gone
+  if [ $D_SEEN = all ]; then sort_out_recorded; else sort_out; fi || blame . 31 "cannot sort out what to take"
+  cat gone away | (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh)
   while IFS= read -r D_L; do # read would take spaces from the end of a name
     chmod "${D_L%% *}" "tree/${D_L#* }"
   done <modes
@@ -217,42 +212,98 @@ build() {
   [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
 }
 
-copy_base() { # what the manifest names in its root: a directory of somebody else there may be large
-  (
-    cd "$D_OLD" && find . ! -name . -prune -print0 | tr '\000\n' '\n\001' | awk "$D_ESCAPED"'
-      kind == "m" { path = path_of($0); if (path !~ /\//) top[path]; next }
-      escaped(substr($0, 3)) in top' kind=m "$D_TEXT" kind=l - | tr '\n\001' '\000\n'
-  ) >tops
-  [ -z "$D_HARD" ] || hold_record "$D_BASE"
-  D_CP=-RPpl
-  if [ -z "$D_HARD" ] || ! take_tops; then
+# The base is looked at behind the copy or, where that moves every ctime, before it: nothing was written into it up to there.
+# D_SEEN: none could be, some is as recorded, or all of it.
+copy_base() {
+  D_SEEN=none
+  D_HELD=$PWD/held
+  if [ -n "$D_HARD" ]; then
+    look_at_base
+    D_CP=-RPl
+    gets_modes || D_CP=-RPpl
+    [ $D_SEEN = all ] || list_tops
+    take_base && open_directories && return
     D_HARD=
     remove tree
-    D_CP=-RPp
-    cp --reflink=auto tops trial 2>/dev/null && D_CP='-RPp --reflink=auto'
-    take_tops || D_TRUST= # something of somebody else could not be read, say: then everything is hashed
   fi
-  # Looked at behind the copy, or before what moves every ctime: nothing was written into the base up to here.
   D_SEEN=none
-  [ -n "$D_TRUST" ] || return 0
-  if [ -n "$D_HARD" ]; then mv -f "$D_HELD" seen && cp seen "$D_HELD"; else list_files "$D_OLD" >seen; fi || { D_TRUST= && return 0; }
-  D_SEEN=some
-  ! cmp -s seen "$D_STAT" || D_SEEN=all
+  list_tops
+  D_CP=-RPp
+  if gets_modes && cp -RP --preserve=timestamps --reflink=auto tops trial/ 2>/dev/null; then
+    D_CP='-RP --preserve=timestamps --reflink=auto'
+  elif cp -RPp --reflink=auto tops trial/ 2>/dev/null; then
+    D_CP='-RPp --reflink=auto'
+  fi
+  take_base || D_TRUST= # something of somebody else could not be read, say: then everything is hashed
+  look_at_base
+  open_directories
 }
 
-take_tops() {
+look_at_base() {
+  [ -n "$D_TRUST" ] || return 0
+  list_all "$D_OLD" held "$PWD/base" || { D_TRUST= && return 0; }
+  D_SEEN=some
+  ! cmp -s held "$D_STAT" || D_SEEN=all
+}
+
+gets_modes() { # do files and directories have the modes that they are made with here, or does the root hand down others?
+  [ -d trial ] || mkdir -m 700 trial
+  (umask 0 && : >trial/file && mkdir trial/directory 2>/dev/null)
+  [ -z "$(find trial/file trial/directory ! -perm 666 ! -perm 777 2>&1)" ]
+}
+
+list_tops() { # what the manifest names in its root: a directory of somebody else there may be large
+  (
+    cd "$D_OLD" && find . ! -name . -prune -print0 | tr '\000\n' '\n\001' | awk "$D_ESCAPED"'
+      kind == "m" { if ($0 !~ /\//) top[path_of($0)]; next }
+      escaped(substr($0, 3)) in top' kind=m "$D_TEXT" kind=l - | tr '\n\001' '\000\n'
+  ) >tops
+}
+
+take_base() { # with the modes it has; all of it, where nothing was put there
   mkdir tree
-  (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_ROOT/.deployctl/incoming/$D_RUN/tree/") <tops 2>/dev/null
+  D_INTO=$PWD/tree/
+  umask 0
+  # shellcheck disable=SC2086
+  if [ $D_SEEN = all ]; then
+    cp $D_CP "$D_OLD/." "$D_INTO" 2>/dev/null
+  else
+    (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_INTO") <tops 2>/dev/null
+  fi
+  D_STATUS=$?
+  umask 022
+  return $D_STATUS
+}
+
+open_directories() {
+  [ $D_SEEN = none ] || grep '^d ' base | grep -qv '^d [1-7]\{0,1\}7[0-7][0-7] ' || return 0
+  find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+  return 0
 }
 
 # Files `away`, what is not in the new tree; `modes`, directories that somebody gave another; `check`, entries to be hashed.
+# Where all files of the base are as recorded, the delta tells it of files, and the list of the base of all else.
+sort_out_recorded() {
+  sed -n 's/^+f/f/p' first/edit >check
+  grep '^d' manifest >directories
+  : >modes
+  awk "$D_ESCAPED"'
+    kind == "m" { mode[path_of($0)] = substr($0, 4, 3); next }
+    {
+      raw = substr($0, index($0, "./") + 2)
+      path = escaped(raw)
+      if (!/^d/ || !(path in mode)) print "./" raw
+      else if (raw == path && mode[path] ~ /^7/ && $2 != mode[path]) print mode[path] " " raw >"modes"
+    }' kind=m directories kind=l base | tr '\n\001' '\000\n' >away
+}
+
 sort_out() {
-  : >away
   : >modes
   : >check
   D_RECORD=$D_STAT
-  [ $D_SEEN = some ] || { D_RECORD=/dev/null && : >seen; }
-  tree_listing | awk -v all=$D_SEEN "$D_ESCAPED"'
+  D_LOOK=held
+  [ $D_SEEN = some ] || { D_RECORD=/dev/null && D_LOOK=/dev/null; }
+  tree_listing | awk "$D_ESCAPED"'
     kind == "u" { lost[$0]; next }
     kind == "r" { recorded[$0]; next }
     kind == "s" { # <01> in a name may be itself or a newline
@@ -266,7 +317,7 @@ sort_out() {
       same = $0 in base && !(path in lost)
       if (type == "d" || (type == "f" && same)) keeps[path] = type
       if (type == "d") { mode[path] = substr($0, 4, 3) }
-      if (type == "f" && (!same || !(all == "all" || path in trusted))) print >"check"
+      if (type == "f" && (!same || !(path in trusted))) print >"check"
       next
     }
     {
@@ -274,10 +325,10 @@ sort_out() {
       raw = $0
       sub(/^[^ ]* [^ ]* \.\//, "", raw)
       path = escaped(raw)
-      if (keeps[path] != type) print "./" raw >"away"
+      if (keeps[path] != type) print "./" raw
       else if (type == "d" && raw == path && mode[path] ~ /^7/ && $2 != "-" && $2 != mode[path]) print mode[path] " " raw >"modes"
-    }' kind=u first/unusable kind=r "$D_RECORD" kind=s seen kind=b "$D_TEXT" kind=n manifest kind=l - ||
-    blame . 31 "cannot sort out what to take"
+    }' kind=u first/unusable kind=r "$D_RECORD" kind=s "$D_LOOK" kind=b "$D_TEXT" kind=n manifest kind=l - |
+    tr '\n\001' '\000\n' >away
 }
 
 tree_listing() { # "TYPE MODE ./path" of everything; the mode is - where find can't tell it
@@ -303,29 +354,26 @@ own_files() { # never a second name for an inode within a release; -L since busy
   done <first/groups
 }
 
-verify_built() { # names, modes and link texts of everything, sizes of all files, content of what the record does not vouch for
+verify_built() { # names, modes, link texts and sizes of everything, content of what the record does not vouch for
   if [ -z "$D_TRUST" ] || [ ! -f stat ]; then
-    verify_tree tree manifest listing
+    verify_tree tree manifest
     return
   fi
-  if [ "$(cut -d' ' -f3,6- stat | sort | sha | cut -c1-64)" != "$D_SIZES" ]; then
-    D_WRONG="names or sizes in the tree are not those of the manifest"
+  if ! is_listed; then
+    D_WRONG="names, modes, sizes or links in the tree are not those of the manifest: $(misshapen tree manifest)"
     return 1
   fi
-  if [ -n "$D_HARD" ] && ! awk "$D_ESCAPED"'
-    function kept(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
-    kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check[path]; next }
-    kind == "h" { held[kept($0)]; next }
-    !(kept($0) in held) && !(escaped(listed($0)) in check) { wrong = 1 }
-    END { exit wrong }' kind=c check kind=h "$D_HELD" kind=n stat; then
+  if [ -n "$D_HARD" ] && ! is_shared; then
     D_WRONG="files of $D_BASE were written to while they were linked"
     return 1
   fi
-  D_LINKS=
-  D_GOT=$(shape tree listing | sha | cut -c1-64)
-  if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
-    D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen tree manifest)"
-    return 1
-  fi
   verify_content tree check
+}
+
+is_shared() { # is everything that is not checked what the base had before it was linked?
+  cut -d' ' -f1-4,6- held >same && cut -d' ' -f1-4,6- stat | comm -13 same - >unshared &&
+    awk "$D_ESCAPED"'
+      kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check["./" path]; next }
+      !(escaped(path_of($0)) in check) { wrong = 1 }
+      END { exit wrong }' kind=c check kind=u unshared
 }

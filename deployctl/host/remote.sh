@@ -61,7 +61,7 @@ able() {
 # openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.
 can_openssl() { case $(openssl dgst -sha256 -r </dev/null) in e3b0c442*) ;; *) return 1 ;; esac; }
 
-can_print() { find . -prune -printf '' -cnewer . -quit; } # as GNU's find, whose times are as fine as the file system's
+can_print() { find . -prune -printf '' -fprintf /dev/null '' -cnewer . -quit; } # as GNU's find, whose times are as fine as the file system's
 
 can_blocks() { tar -b 128 -cf /dev/null -T /dev/null; } # tar that reads 64 KiB at a time, all that a pipe holds, takes a quarter less
 
@@ -264,9 +264,9 @@ do_stage() {
   esac
   [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -rf "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
   note_files
-  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest listing; fi ||
+  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
     { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
-  [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_record "$D_BASE"
+  [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_base
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
 }
@@ -448,6 +448,7 @@ do_discard() {
 changed_since() {
   if able print; then
     D_WRONG=$(find "$1" -cnewer "../.deployctl/manifests/$1" -print -quit 2>/dev/null)
+    [ -z "$D_WRONG" ] || ! as_recorded "$1" || D_WRONG=
   else
     D_SINCE=-newer
     find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer

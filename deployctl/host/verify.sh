@@ -1,13 +1,19 @@
 # A tree that was just unpacked against its manifest: names, types, modes, link texts, content. Part of remote.sh.
 # What became of it later is looked at in compare.sh.
 
-verify_tree() { # DIR MANIFEST [LIST]: names, types, modes and link texts at once, then content
-  D_GOT=$(shape "$1" "${3-}" | sha | cut -c1-64)
-  if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
-    D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
-    return 1
+verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
+  if ! is_listed; then
+    D_GOT=$(shape "$1" | sha | cut -c1-64)
+    if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
+      D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
+      return 1
+    fi
   fi
   verify_content "$1" "$2"
+}
+
+is_listed() { # do the lists that `note_files` wrote here of a tree show all that is in the manifest, with its size, and no more?
+  [ -f others ] && [ "$({ cut -d' ' -f1,3,6- stat && cat others; } | sort | sha | cut -c1-64)" = "$D_SIZES" ]
 }
 
 plain_names() { sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$1"; }
@@ -35,9 +41,8 @@ D_LINK_LINES='
     printf "\\n"
   done'
 
-shape() { # DIR [LIST]: the list is of `list_all`, where that was taken already
+shape() {
   (
-    [ ! -f "${2-}" ] || { cut -d' ' -f1,2,7- "$2"; exit; }
     cd "$1" || exit 1
     if able print; then
       find . -mindepth 1 \( -type l -printf 'l %m %p\002%l\0' -o -printf '%y %m %p\0' \) | tr '\000\n' '\n\001'
@@ -134,3 +139,24 @@ BEGIN {
   code["\001"] = "\\x0a"
 }
 '
+
+# ---- lists of what is there, where find can print it; a newline in a name is <01> ----------------------------------
+
+D_LINE='%m %i %s %T@ %C@ %p\0'
+
+list_files() { # DIR: the lines of a record
+  (cd "$1" && find . -type f -printf "$D_LINE") | tr '\000\n' '\n\001' | sort
+}
+
+list_all() { # DIR FILES OTHERS [TEXT]: the same, and "TYPE MODE ./path" of all else, with TEXT, for find, behind a link
+  (cd "$1" && find . -mindepth 1 -type f -printf "$D_LINE" -o -type l -fprintf "$3" "l %m %p${4-}\\0" -o -fprintf "$3" '%y %m %p\0') |
+    tr '\000\n' '\n\001' | sort >"$2" && tr '\000\n' '\n\001' <"$3" >"$3.lines" && mv -f "$3.lines" "$3"
+}
+
+# Is every file of a release as its record lists it, and no directory newer than its manifest, so that nothing came, went or
+# was replaced? A second name for an inode moves the ctime of files, which are recorded anew then, and of no directory.
+as_recorded() { # ID, in releases
+  [ -f "../.deployctl/stats/$1" ] && able print || return 1
+  (cd "$1" && find . -type f -printf "$D_LINE" -o -type d -cnewer "$D_ROOT/.deployctl/manifests/$1" -printf '/\0') |
+    tr '\000\n' '\n\001' | sort | cmp -s - "../.deployctl/stats/$1"
+}

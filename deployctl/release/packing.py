@@ -8,6 +8,7 @@ hashes, unless a delta is expected; then it is packed only when asked for.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 from collections.abc import Callable, Mapping, Sequence
@@ -149,13 +150,15 @@ class _Packing:
             self._keep_whole(packed)
             return True
         try:
-            old = Manifest.from_bytes(Path(base["file"]).read_bytes())
+            text = Path(base["file"]).read_bytes()
+            old = Manifest.from_bytes(text)
         except (OSError, ValueError):
             return False
+        digest = hashlib.sha256(text).hexdigest()
         delta = compare(old, manifest, base["unusable"])
-        if old.digest != base["digest"] or not delta.worth:
+        if digest != base["digest"] or not delta.worth:
             return False
-        stem = delta_stem(manifest.digest, old.digest, base["unusable"])
+        stem = delta_stem(manifest.digest, digest, base["unusable"])
         self._packed[key] = pack_delta(self._walked, delta, stem, self._workdir, threads=self._threads)
         self._counts[key] = {"files": delta.files, "entries": delta.entries}
         return True
@@ -185,11 +188,13 @@ class _Packing:
         modes = sorted({f"{entry.type}:{entry.mode:o}" for entry in manifest.entries if entry.type != "l"})
         if shared and "d:755" not in modes:  # directories made for links into shared
             modes.append("d:755")
+        shape = shape_digest(manifest, link_texts=links)
+        linked = shape_digest(manifest, shared_links(shared), link_texts=links) if shared else shape
         return {
             "tree": manifest.digest,
-            "shape": shape_digest(manifest, link_texts=links),
-            "shape_shared": shape_digest(manifest, shared_links(shared), link_texts=links),
-            "sizes": sizes_digest(manifest),
+            "shape": shape,
+            "shape_shared": linked,
+            "sizes": sizes_digest(manifest, link_texts=links),
             "modes": " ".join(modes),
             "entries": len(manifest.entries),
             "unpacked_bytes": manifest.size_bytes,

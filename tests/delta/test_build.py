@@ -117,7 +117,8 @@ class Host:
                 check=True,
                 capture_output=True,
             ).stdout
-            record = listed.replace(b"\n", b"\1").replace(b"\0", b"\n")
+            lines = sorted(listed.replace(b"\n", b"\1").split(b"\0")[:-1])
+            record = b"".join([line + b"\n" for line in lines])
             (self.root / ".deployctl/stats" / OLD).write_bytes(record)
 
     def unusable(self) -> list[str]:
@@ -137,10 +138,11 @@ class Host:
         name = artifact_name(delta_stem(new.digest, old.digest, lost), "gzip")
         assert artifact.path.name == name
         shutil.copy(artifact.path, self.root / ".deployctl/incoming" / name)
-        shape = shape_digest(new, link_texts=link_texts(walked))
+        links = link_texts(walked)
+        shape = shape_digest(new, link_texts=links)
         modes = " ".join(sorted({f"{e.type}:{e.mode:o}" for e in new.entries if e.type != "l"}))
         values = {
-            "FROM": "delta", "SENT": "", "SIZES": sizes_digest(new), "BASE": OLD, "BASE_TREE": old.digest, "ID": NEW,
+            "FROM": "delta", "SENT": "", "SIZES": sizes_digest(new, link_texts=links), "BASE": OLD, "BASE_TREE": old.digest, "ID": NEW,
             "TREE": new.digest, "SHAPE": shape, "SHAPE_SHARED": shape, "MODES": modes, "ARTIFACT": name, "SIZE": "",
             "SHA": "", "HARD": "1" if hard else "",
         }  # fmt: skip

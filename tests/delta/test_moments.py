@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.delta.conftest import MakeWith
-from tests.delta.kit import Site, arrived, flipped, ways
+from tests.delta.kit import Site, arrived, files_sent, flipped, forge, ways
 from tests.release.trees import walk
 
 pytestmark = pytest.mark.sshd
@@ -47,7 +47,7 @@ def test_a_base_that_is_written_to_while_it_is_linked(
         new = f"{file}.n"
         place.gate(
             "stage.cp",
-            f"case $* in *-RPpl*) cp {file} {new}; printf EDITED | dd of={new} conv=notrunc 2>/dev/null; mv {new} {file};; esac",
+            f"case $* in *-RPl*|*-RPpl*) cp {file} {new}; printf EDITED | dd of={new} conv=notrunc 2>/dev/null; mv {new} {file};; esac",
         )
     else:
         place.gate("stage.mv", f"case $* in *releases/*) {once} echo appended >>{file}; }};; esac")
@@ -60,6 +60,26 @@ def test_a_base_that_is_written_to_while_it_is_linked(
     third = lab.push(tree.root)
     arrived(lab, third, tree.root)
     assert ways(third) == ["delta"]
+
+
+def test_a_record_that_cannot_be_derived_is_made_anew(make_with: MakeWith, tree: Site) -> None:
+    """From the list of the new release, that is; then the base is looked at again."""
+    lab = make_with(links="hard")
+    [place] = lab
+    lab.push(tree.root)
+    tree.fill("d1/f01")
+    place.gate("stage.awk", "case $* in *kind=u*kind=n*) exit 2;; esac")
+    before = {path: path.read_bytes() for path in tree.root.glob("d0/*")}
+    tree.fill("d0/f00")
+    assert lab.push(tree.root, "--no-activate").outcome == "staged"
+    place.mend()
+    for path, data in before.items():
+        path.write_bytes(data)
+    file = place.root / "current/d2/f02"
+    forge(file, flipped(file))
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert (ways(done), files_sent(done)) == (["delta"], 2)
 
 
 def test_a_record_that_cannot_be_renewed_vouches_for_nothing(make_with: MakeWith, tree: Site) -> None:
