@@ -164,8 +164,10 @@ class Stream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._stream = None
+        if isinstance(error, zstandard.ZstdError):  # of what is in memory already: nothing else can fail
+            raise MemoryError(str(error)) from error  # noqa: TRY004 - it is not of a wrong type
 
     def write(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import queue
@@ -117,7 +118,12 @@ def child_main(
             servant(line)
             status = 0
         except Exception as error:  # noqa: BLE001 - the last place that can tell the parent
-            line.send({"event": "crashed", "message": describe(error), "traceback": traceback.format_exc()})
+            said = {
+                "message": describe(error),
+                "starved": starved(error),
+                "traceback": traceback.format_exc(),
+            }
+            line.send({"event": "crashed", **said})
     finally:
         flush_streams()
         os._exit(status)
@@ -135,6 +141,14 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def starved(error: BaseException) -> bool:
+    """Whether it means that this machine gave no memory, or no thread: no defect of ours, and nobody's but its own."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOMEM, errno.EAGAIN}
+    no_thread = isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+    return isinstance(error, MemoryError) or no_thread
 
 
 def describe(error: BaseException) -> str:

@@ -33,6 +33,8 @@ from deployctl.model import Shared
 from deployctl.release.loop import Loop
 from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
+STARVED_HINT = "packing needs memory and space: close other programs, or raise the limit of this run (ulimit -v, its container)"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -210,6 +212,7 @@ class Packer:
         self._worker = loop.crew.hire(packer(source, workdir), role="packer")
         self._wanted: set[tuple[str, str]] = set()
         self.manifest_file = workdir / "manifest"
+        self._ended = False  # it has failed, or died when nothing was wanted of it
         self.walked = False
         self.tree: Tree | None = None
         self.archives: dict[tuple[str, str], Archive] = {}
@@ -219,9 +222,17 @@ class Packer:
         return worker == self._worker
 
     def hear(self, message: Message, died: str | None) -> None:
-        """Take what the packer said; SourceError when it refused SOURCE or died."""
+        """Take what the packer said; SourceError when it refused SOURCE, or died and something is wanted of it."""
+        if self._ended:
+            return  # how, was told
         if died is not None:
-            raise SourceError(f"the packer {died}", hint="see that this machine has enough memory and space")
+            self._ended = True
+            if self._owes():
+                raise SourceError(f"the packer {died}", hint=STARVED_HINT)
+        else:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
         match message["event"]:
             case "walked":
                 self.walked = True
@@ -236,9 +247,20 @@ class Packer:
             case "useless":
                 self.useless.add(message["key"])
             case "refused":
+                self._ended = True
                 raise SourceError(message["problems"], hint=message["hint"])
+            case "crashed" if message["starved"]:
+                self._ended = True
+                said = f"no memory to pack SOURCE with on this machine: {message['message']}"
+                raise SourceError(said, hint=STARVED_HINT)
             case _:
+                self._ended = True
                 raise DeployctlError(f"packing failed: {message.get('message', message)}", hint=DEFECT_HINT)
+
+    def _owes(self) -> bool:
+        """Whether something that was wanted of it has not come yet."""
+        here = {*self.archives, *((key, codec) for key, codec in self._wanted if key in self.useless)}
+        return self.tree is None or not here >= self._wanted
 
     def drop_whole(self) -> None:
         """No host is likely to need the whole: unless it is nearly packed, leave it until it is asked for."""
@@ -250,6 +272,8 @@ class Packer:
         key = group.key if group else WHOLE
         if (key, codec) in self.archives or (key, codec) in self._wanted:
             return
+        if self._ended:
+            raise SourceError("the packer is gone, and another archive is wanted", hint=STARVED_HINT)
         self._wanted.add((key, codec))
         base = {"digest": group.base, "file": group.file, "unusable": list(group.unusable)} if group else None
         self._loop.crew.send(self._worker, {"do": "pack", "key": key, "codec": codec, "base": base})

@@ -66,7 +66,7 @@ def test_out_of_memory(scene: Scene, megabytes: int) -> None:
         pass
     scene.learn(events)
     print(f"{megabytes} MiB: exit {code}")  # noqa: T201 - said with -s
-    assert code in {0, 1, 20, 21, 22}
+    assert code in {0, 11, 20, 21, 22}
     if code:
         assert running.stderr()
     wait_until(lambda: not running.family(), 3, "the end of the family")
@@ -75,6 +75,58 @@ def test_out_of_memory(scene: Scene, megabytes: int) -> None:
     for place in scene.lab:
         assert walk(place.root / "current") == scene.whole[str(place.live).removeprefix("releases/")]
     scene.converge()
+
+
+# The packer gets nothing of a MiB or more, or is killed for wanting it.
+NO_MEMORY = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+void *malloc(size_t size) {
+  static void *(*real)(size_t);
+  char name[16] = "";
+  if (!real) real = dlsym(RTLD_NEXT, "malloc");
+  if (size < 1 << 20 || prctl(PR_GET_NAME, name) || strncmp(name, "deployctl: pack", 15)) return real(size);
+  if (getenv("FAULTS_OOM")) raise(SIGKILL);
+  errno = ENOMEM;
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("how", ["no memory", "killed"])
+def test_packer_out_of_memory(scene: Scene, tmp_path: Path, how: str) -> None:
+    """It gets no memory, or the kernel kills it for what it takes: SOURCE cannot be packed here, no host was changed."""
+    killed = {"FAULTS_OOM": "kill"} if how == "killed" else {}
+    shim = compile_shim(NO_MEMORY, tmp_path)
+    ended = scene.push(env={"LD_PRELOAD": str(shim), **killed})
+    assert (ended.code, ended.outcome) == (11, "refused"), ended.stderr
+    said = (
+        "SIGKILL (out of memory?)" if killed else "no memory to pack SOURCE with on this machine: MemoryError"
+    )
+    assert said in ended.last["message"]
+    assert "ulimit -v" in ended.last["hint"]
+    assert not re.search("defect|while the run was ended", ended.stderr)
+    check_invariants(scene, ended)
+    scene.converge()
+
+
+def test_idle_packer_killed(scene: Scene) -> None:
+    """Nothing is wanted of it any more: the release goes on."""
+    sign = scene.lab["h02"].hold("activate")
+    running = scene.start()
+    running.wait_for_host("h02", "activate")
+    [packer] = running.named("packer")
+    packer.signal(signal.SIGKILL)
+    wait_until(lambda: not running.named("packer"), 5, "its end")
+    sign.unlink()
+    done = scene.end(running)
+    assert done.code == 0, done.stderr
+    check_invariants(scene, done)
 
 
 @pytest.mark.parametrize("moment", ["stage.tar", "activate.mv"])
