@@ -29,10 +29,19 @@ set size, looked at twenty times a second).
 """
 
 
+UPLINK = """A push fills the link that it has: as root, hosts and deployctl in network namespaces of their own, the link between them
+narrowed with TBF; counted over the middle nine tenths of what travels.
+
+"""
+
+
 def write(results: Path, page: Path) -> None:
-    page.write_text(
-        HEAD + (results / "results.md").read_text() + "\n" + SCALE + (results / "scale.md").read_text()
-    )
+    text = HEAD + (results / "results.md").read_text() + "\n"
+    uplink = results / "uplink.md"
+    if uplink.exists():
+        title, _, rest = uplink.read_text().partition("\n\n")
+        text += f"{title}\n\n{UPLINK}{rest}\n"
+    page.write_text(text + SCALE + (results / "scale.md").read_text())
 
 
 if __name__ == "__main__":
