@@ -362,9 +362,14 @@ settle_shared() {
   D_AT=$D_ROOT/.deployctl/incoming/$D_RUN/at
   : >"$D_AT"
   settle "$D_AT"
-  set -- -newer "../../manifests/$D_ID" ! -newer "$D_AT" # a time from the source may lie in the future
-  ! find . -prune -cnewer . >/dev/null 2>&1 || set -- -cnewer "../../manifests/$D_ID"
-  if [ -n "$(find "../../../releases/$D_ID" -type f "$@" 2>/dev/null | head -n 1)" ]; then
+  if able print; then
+    D_T=$(find "../../../releases/$D_ID" -type f -cnewer "../../manifests/$D_ID" -print -quit 2>/dev/null)
+  else
+    set -- -newer "../../manifests/$D_ID" ! -newer "$D_AT" # a time from the source may lie in the future
+    ! find . -prune -cnewer . >/dev/null 2>&1 || set -- -cnewer "../../manifests/$D_ID"
+    D_T=$(find "../../../releases/$D_ID" -type f "$@" 2>/dev/null | head -n 1)
+  fi
+  if [ -n "$D_T" ]; then
     do_discard
     fail 33 "files of $D_BASE were written to while the release was made"
   fi
