@@ -67,7 +67,8 @@ class Bench:
             "plain",
             "-q",
         ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as it is when it was installed
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=compiled)
 
     def floor(self) -> None:
         archive = self._scratch / "archive.tar"

@@ -335,6 +335,14 @@ def test_help_imports_nothing_that_is_heavy() -> None:
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
+def test_a_push_imports_nothing_that_only_an_ssh_config_may_need() -> None:
+    program = (
+        "import sys, deployctl.cli.push; early = 'invoke.tasks' in sys.modules; import invoke; "
+        "sys.exit(early or not callable(invoke.run) or 'invoke.tasks' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_the_public_names_are_loaded_when_asked_for() -> None:
     for name in deployctl.__all__:
         assert getattr(deployctl, name)
