@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from deployctl.errors import SourceError
+from deployctl.errors import DeployctlError, SourceError
 
 PART_BYTES = 8 << 20  # of a file that travels in parts
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -142,6 +142,8 @@ def disk_errors(place: Path, deed: str = "written") -> Iterator[None]:
     """Turn an OSError about `place` into a SourceError that says what to do; `deed` is what was to be done there."""
     try:
         yield
+    except DeployctlError:
+        raise  # one that is an OSError as well, of a fork say, has its own words
     except OSError as error:
         hint = "free some space, or set TMPDIR to a directory that has more" if error.errno in _FULL else None
         raise SourceError(f"{place}: cannot be {deed}: {os.strerror(error.errno or 0)}", hint=hint) from error

@@ -208,12 +208,16 @@ def lock(session: Session, command: Message, operation: Operation) -> dict[str, 
 
 
 def unlock(session: Session, _command: Message, operation: Operation) -> dict[str, Any]:
-    """Give the lock back; where that fails, the end of the connection does it."""
+    """Give the lock back; where that fails, the end of the connection does it.
+
+    One that went with a lost connection, or with a worker before this one, has left its name there.
+    """
     operation.begin(Phase.CLEAN, quiet=True)
     held, session.lock = session.lock, None
-    if held is not None:
+    if held is not None or session.connected:
         with contextlib.suppress(HostError):
-            session.run(operation, "unlock")
+            session.run(operation, "unlock", {"HELD": "1" if held and held.held else ""})
+    if held is not None:
         held.close()
     return {}
 

@@ -117,15 +117,22 @@ prove_owned() {
 # Asked when a command of ours has failed and the process that held our lock is gone: is that why?
 do_prove_owned() { prove_owned; }
 
-# The name goes while the lock is still ours, since the next holder writes its own as soon as it is free; a lease is only
-# free once its name and directory are gone, and a holder that lives would write into them.
+# The name goes while the lock is still ours, since the next holder writes its own as soon as it is free. With flock the
+# lock goes with its process, whose end need not be waited for: looking at all processes takes long where there are many.
+# Without D_HELD that process went with a lost connection, most likely: where nobody has the lock, it is taken for this.
 do_unlock() {
   cd "$D_ROOT/.deployctl" 2>/dev/null || return 0
-  remove "incoming/$D_RUN"
-  owned || return 0
-  let_go
+  owned || { remove "incoming/$D_RUN"; return 0; }
+  has flock || { remove "incoming/$D_RUN"; let_go; return; }
+  if [ -z "$D_HELD" ] && [ -e lock ]; then
+    (flock -n 9 && { ! owned || rm -f lock.owner; }) 9<lock && remove "incoming/$D_RUN" && return
+  fi
+  rm -rf lock.owner "incoming/$D_RUN" 2>/dev/null || remove "incoming/$D_RUN"
+  [ -z "$D_GROUP" ] || kill -KILL "-$D_GROUP" 2>/dev/null # dash knows no group after -s KILL
+  return 0
 }
 
+# A lease is only free once its name and directory are gone, and a holder that lives would write into them.
 let_go() {
   if has flock; then
     rm -f lock.owner

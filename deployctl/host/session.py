@@ -81,6 +81,10 @@ class Session:
     def root(self) -> str:
         return self.site.roots[self.host]
 
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and self._connection.alive
+
     def connection(self, timeout_s: float) -> Connection:
         """Return the open connection, opened anew, host key and all, when it was lost; HostError."""
         with self._lock:

@@ -25,7 +25,7 @@ CONNECTING_PER_HOP = 8  # unauthenticated connections at one address: sshd's Max
 CONNECT_GRACE_S = 1.0  # on an abort a probe under way may end, so that one knows what is live
 CANCEL_S = 2.0  # a worker whose cancelled command has not ended by then is killed
 OVERTIME_S = 15.0  # beyond a command's own limit, before its worker is taken for hung
-MINOR_OVERTIME_S = 2.0  # the same where nothing depends on it
+MINOR_OVERTIME_S = 2.0  # the same for small things, from the last word of that worker about any of its hosts
 LOOK_AHEAD = 64  # hosts looked at for one whose first hop has room
 
 Arguments = Callable[[Member], Mapping[str, Any]]
@@ -42,6 +42,7 @@ class Fleet:
         self._connecting: Counter[str] = Counter()
         self._stop_seen_at: float | None = None
         self._cancelled_at: float | None = None
+        self._heard_at: dict[int, float] = {}  # the last word of each worker about a host
         self._others: list[Callable[[Arrival], bool]] = []
         self.members = {member.name: member for member in members}
         self.uplink = Uplink(loop.crew, None)
@@ -225,14 +226,21 @@ class Fleet:
             if arrival.died is not None:
                 lost += self._lose(arrival.worker, arrival.died)
             else:
+                self._heard_at[arrival.worker] = time.monotonic()
                 self._hear(arrival.message)
         now = time.monotonic()
-        overtime_s = MINOR_OVERTIME_S if self._minor else OVERTIME_S
         for name in busy:
             member = self.members[name]
-            if member.doing and now - member.heard_at > member.timeout_s + overtime_s:
+            if member.doing and now > self._latest_end(member):
                 self._loop.crew.kill(member.worker or 0, f"did not end {member.doing} in time and was killed")
         return lost
+
+    def _latest_end(self, member: Member) -> float:
+        """Return when the worker of a busy member is taken for hung; one that gets its small things done is only slow."""
+        if not self._minor:
+            return member.heard_at + member.timeout_s + OVERTIME_S
+        heard_at = max(member.heard_at, self._heard_at.get(member.worker or 0, 0.0))
+        return heard_at + member.timeout_s + MINOR_OVERTIME_S
 
     def _hear(self, message: Message) -> None:
         member = self.members[message["host"]] if "host" in message else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from deployctl.errors import Code
@@ -17,6 +17,8 @@ from deployctl.release.records import Author
 
 RETRY_S = 1.0
 UNLOCK_S = 2.0  # on a host that no longer answers; its lock ends with the connection
+EACH_S = 0.1  # more for each host that is asked at the same time: on a busy machine they wait for each other
+SILENT = frozenset({Code.TIMED_OUT, Code.LOST, Code.UNREACHABLE})
 TWICE = "another host of this run has the same deploy root: two names lead to one place"
 TWICE_HINT = "name that place once in the inventory, or leave one of the two out with --limit"
 HINT = "wait for it with --wait-lock 10m; if that run is gone and the lock is not: deployctl unlock"
@@ -78,6 +80,15 @@ class Locks:
     def give_back(self) -> None:
         """Give back what is held; where that fails, the end of the connection does it."""
         locked = [member for member in self._fleet if member.locked]
-        self._fleet.each("unlock", locked, together=True, stoppable=False, timeout_s=UNLOCK_S, minor=True)
+        tidy(self._fleet, "unlock", locked, UNLOCK_S)
         for member in locked:
             member.locked = False
+
+
+def tidy(fleet: Fleet, do: str, members: Iterable[Member], limit_s: float) -> None:
+    """Have a small thing done on all of `members`, last on those that no longer answer: these get `limit_s` and no more."""
+    silent = {member.name: member.code in SILENT or member.trouble is not None for member in members}
+    for chosen in (False, True):
+        some = [fleet.members[name] for name, is_silent in silent.items() if is_silent is chosen]
+        timeout_s = limit_s + (0.0 if chosen else EACH_S * len(some))
+        fleet.each(do, some, together=True, stoppable=False, timeout_s=timeout_s, minor=True)

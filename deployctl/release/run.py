@@ -11,27 +11,25 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from deployctl.engine.crew import Crew
 from deployctl.errors import Code, Exit, UsageError
 from deployctl.host.agent import agent
-from deployctl.host.credentials import prepare_credentials
 from deployctl.host.facts import Facts
-from deployctl.host.knownhosts import KnownHosts, append_learned
+from deployctl.host.knownhosts import append_learned
 from deployctl.host.layout import live_release
-from deployctl.host.session import Site
 from deployctl.host.tap import hide
-from deployctl.host.target import resolve_targets
-from deployctl.inventory import Inventory, resolve_vars, secret_values, select
-from deployctl.model import Host, Outcome, State
+from deployctl.inventory import Inventory, select
+from deployctl.model import Outcome, State
+from deployctl.release.change import Change
 from deployctl.release.ending import break_off, let_go
 from deployctl.release.events import Events, Observer, Silent, utc_now
 from deployctl.release.fleet import Fleet
 from deployctl.release.history import remember
 from deployctl.release.hooks import batches
 from deployctl.release.local import tell
-from deployctl.release.locking import Locks
+from deployctl.release.locking import Locks, tidy
 from deployctl.release.loop import Loop
 from deployctl.release.member import Member
 from deployctl.release.options import FORKS, Options
@@ -39,22 +37,10 @@ from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, came_to, exit_code
 from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
+from deployctl.release.site import make_site
 from deployctl.release.uplink import Uplink, check_rate
 
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
-
-
-class Change(Protocol):
-    """What changes hosts, and knows the way back."""
-
-    def perform(self) -> bool:
-        """Return whether it is done everywhere; if not, every host was put back as far as it could be."""
-
-    def put_back(self) -> None:
-        """Put every host back that may have changed."""
-
-    def came_to(self) -> tuple[Outcome, str]:
-        """Once hosts were put back: what it came to, and what is to be said of it."""
 
 
 class Run:
@@ -219,20 +205,19 @@ class Run:
     def take_back(self) -> None:
         """After an abort: remove what is unproven from hosts, read what they serve, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
-        self.fleet.each("clean", touched, together=True, stoppable=False, timeout_s=CLEAN_S, minor=True)
+        tidy(self.fleet, "clean", touched, CLEAN_S)
         unguarded = any(member.code is Code.LOCKED for member in self.fleet)
         for member in touched:
             if "live" in member.answer:
                 member.serves(member.answer["live"])
             elif unguarded:  # another run may have switched it
                 member.live_known = False
-        self.locks.give_back()
-        for member in touched:
             if member.trouble and not member.failed:
                 self.events.note(
                     "warning",
                     f"{member.name}: could not clean up: {member.trouble}; the next push does",
                 )
+        self.locks.give_back()
         self.say_ends()
 
     def say_ends(self, unsure: Sequence[Member] = ()) -> None:
@@ -388,33 +373,3 @@ def open_run(
             raise
         finally:
             crew.stop()
-
-
-def make_site(
-    inventory: Inventory, hosts: Sequence[Host], options: Options, events: Events, *, hooked: bool
-) -> Site:
-    """Return what the hosts have in common, once the user was asked for what is missing; warnings are notes in `events`."""
-    warnings = list(inventory.warnings)
-    targets = resolve_targets(hosts, environ=options.environ, warn=warnings)
-    credentials = prepare_credentials(
-        targets, environ=options.environ, ask=options.ask, ask_pass=options.ask_pass
-    )
-    known_hosts = KnownHosts.load(targets)
-    for warning in (*warnings, *credentials.warnings, *known_hosts.warnings):
-        events.note("warning", warning)
-    return Site(
-        run=events.run,
-        targets={target.name: target for target in targets},
-        roots={host.name: host.path for host in hosts},
-        credentials=credentials,
-        known_hosts=known_hosts,
-        shared=inventory.release.shared,
-        timeout_s=options.timeout_s,
-        environments={host.name: resolve_vars(host, options.environ) for host in hosts} if hooked else {},
-        secrets=tuple(secret_values(hosts, options.environ)),
-        # Until a worker is told its share, it sends as if all of them did.
-        rate_bytes_s=rate / min(options.forks or FORKS, len(hosts))
-        if (rate := options.limit_rate_bytes_s)
-        else None,
-        debug=options.debug,
-    )

@@ -94,6 +94,25 @@ def test_host_lost_at_the_switch(scene: Scene) -> None:
     scene.converge()
 
 
+def test_byte_flip_between_stage_and_switch(scene: Scene) -> None:
+    """Found by the command that switches; the host before it in the batches is put back, and the next push is whole."""
+    sign = scene.lab["h01"].hold("activate")
+    running = scene.start("push", "--batch", "1")
+    running.wait_for_host("h01", "activate")
+    [release] = {str(event["release"]) for event in running.events if event["release"]}
+    file = scene.lab["h02"].root / "releases" / release / "index.html"
+    content = file.read_bytes()
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    sign.unlink()
+    ended = scene.end(running)
+    assert (ended.code, ended.outcome) == (21, "reverted")
+    assert_failed(ended, "h02", "activate", 33, "changed after it was staged")
+    assert scene.lab.live == scene.before.live
+    check_invariants(scene, ended)
+    scene.lab["h01"].mend()
+    scene.converge()
+
+
 @pytest.mark.parametrize(
     ("how", "name", "code"), [("key", "h01", 20), ("key", "h02", 21), ("refused", "h02", 21)]
 )

@@ -15,7 +15,7 @@ from deployctl.host.agent import Agent
 from deployctl.inventory import load_inventory
 from deployctl.release.events import Events, Silent
 from deployctl.release.options import Options
-from deployctl.release.run import make_site
+from deployctl.release.site import make_site
 from tests.faults.conftest import MakeScene
 from tests.faults.kit import Scene
 from tests.support.proc import wait_until

@@ -71,10 +71,9 @@ def measured(scene: Scene, what: str) -> tuple[Pushed, Gauge]:
 
 
 def hold(scene: Scene, ended: Pushed) -> None:
-    """The invariants; hundreds of locks at once may be freed by the end of their connections, with a name left in them."""
     names = sum((place.root / ".deployctl/lock.owner").exists() for place in scene.lab)
-    print(f"  names left in free locks: {names}")  # noqa: T201 - said with -s, by `make load`
-    check_invariants(scene, ended, limit_s=LIMIT_S, lost=scene.lab.names if HOSTS > 100 else ())
+    print(f"  names left in locks: {names}")  # noqa: T201 - said with -s, by `make load`
+    check_invariants(scene, ended, limit_s=LIMIT_S)
 
 
 def failing(scene: Scene, point: str, rng: random.Random) -> list[str]:
@@ -92,9 +91,7 @@ def test_many_hosts(crowd: Scene) -> None:
     assert ended.code == 0, ended.stderr
     hold(scene, ended)
     assert ended.last["skew_s"] < 5 + HOSTS / 25
-    assert (
-        FORKS <= gauge.count("worker") <= 2 * FORKS
-    )  # one that is slow to give locks back is killed and replaced
+    assert gauge.count("worker") == FORKS  # none was replaced for being slow
     each = -(-HOSTS // FORKS)  # hosts of one worker
     assert gauge.most("parent").peak_kib < (120 << 10) + 60 * HOSTS
     assert gauge.most("parent").descriptors < 40 + 4 * FORKS
@@ -103,15 +100,17 @@ def test_many_hosts(crowd: Scene) -> None:
 
     scene.change()
     failing(scene, "stage.tar", rng)
-    aborted, _ = measured(scene, "one in twenty fails while it is staged")
+    aborted, gauge = measured(scene, "one in twenty fails while it is staged")
     assert (aborted.code, aborted.outcome) == (20, "aborted")
     hold(scene, aborted)
+    assert gauge.count("worker") == FORKS
     next(iter(scene.lab)).mend()
 
     failing(scene, "activate.mv", rng)
-    reverted, _ = measured(scene, "one in twenty fails to switch")
+    reverted, gauge = measured(scene, "one in twenty fails to switch")
     assert (reverted.code, reverted.outcome) == (21, "reverted"), reverted.stderr
     hold(scene, reverted)
+    assert gauge.count("worker") == FORKS
     next(iter(scene.lab)).mend()
 
     done, _ = measured(scene, "released after that")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import MakeScene
+from tests.faults.gauge import Gauge
 from tests.faults.kernel import compile_shim
 from tests.faults.kit import SECRET_ENV, Scene, assert_aborted, check_invariants
 from tests.faults.terminal import Terminal
@@ -51,7 +52,24 @@ def test_worker_killed_mid_put(make_scene: MakeScene) -> None:
     assert time.monotonic() - killed_at < 2
     ended = scene.end(running)
     assert_aborted(scene, ended, "h02", "upload", 60, "SIGKILL")
+    assert not (place.root / ".deployctl/lock.owner").exists()  # taken away by the worker that came after it
     (place.programs / "scp").unlink()
+    scene.converge()
+
+
+def test_giving_a_lock_back_hangs(make_scene: MakeScene) -> None:
+    """It is waited for in bounds, at no other host's cost and at no worker's; the lock ends with the connection."""
+    scene = make_scene(3)
+    sign = scene.lab["h02"].hold("unlock.rm")
+    running, gauge = scene.start("push", "--forks", "1"), Gauge()
+    gauge.watch(running, 60)
+    ended = scene.end(running)
+    sign.unlink()
+    assert ended.code == 0, ended.stderr
+    assert gauge.count("worker") == 1
+    check_invariants(scene, ended, lost=["h02"])
+    scene.lab["h02"].mend()
+    scene.change()
     scene.converge()
 
 
@@ -186,6 +204,24 @@ def test_hang_up(scene: Scene) -> None:
     served_whole(scene, live)
 
 
+def test_terminated(scene: Scene) -> None:
+    """TERM in the middle of the switch, one host having switched: 143, and every host is back."""
+    sign = scene.lab["h02"].hold("activate.mv")
+    running = scene.start()
+    running.wait_for_host("h02", "activate")
+    running.wait_for_host("h01", "activate", "ok")
+    running.signal(signal.SIGTERM)
+    told_at = time.monotonic()
+    ended = scene.end(running)
+    assert time.monotonic() - told_at < 7.5
+    sign.unlink()
+    assert (ended.code, ended.outcome) == (143, "interrupted")
+    assert scene.lab.live == scene.before.live
+    check_invariants(scene, ended)
+    scene.lab["h02"].mend()
+    scene.converge()
+
+
 def test_ci_cancels(scene: Scene) -> None:
     """INT, 7.5 s later TERM, 2.5 s later KILL, to the first process alone, which `exec` makes ours: done before the second."""
     sign = scene.lab["h02"].hold("activate.mv")
@@ -271,6 +307,11 @@ def test_standard_output_closed_or_full(scene: Scene) -> None:
     assert scene.lab.live == live
     code, said = spoken_in_shell(f"push {shlex.quote(str(scene.tree))} {hosts} >&-")
     assert code == 0, said
+    scene.change()
+    code, said = spoken_in_shell(
+        f"push {shlex.quote(str(scene.tree))} {hosts} -o json | head -n 1 >/dev/null"
+    )
+    assert code == 0, said
     assert all(walk(place.root / "current") == walk(scene.tree) for place in scene.lab)
     scene.lab.assert_idle()
 
@@ -280,7 +321,12 @@ def spoken_in_shell(words: str) -> tuple[int, str]:
     line = f"{shlex.join(PROGRAM)} {words}"
     env = {**os.environ, **SECRET_ENV}
     done = subprocess.run(
-        ["sh", "-c", line], env=env, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-o", "pipefail", "-c", line],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.stdout == ""
     assert not re.search("Traceback|Exception ignored", done.stderr), done.stderr

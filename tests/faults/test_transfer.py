@@ -70,6 +70,22 @@ def test_frozen_before_the_exec_reply(scene: Scene) -> None:
     scene.converge()
 
 
+def test_frozen_while_its_end_is_waited_for(scene: Scene) -> None:
+    """The command to stage is at work when the server freezes."""
+    sign = scene.lab["h02"].hold("stage.tar")
+    running = scene.start("push", "--timeout", "3s")
+    running.wait_for_host("h02", "stage")
+    scene.server("h02").freeze()
+    frozen_at = time.monotonic()
+    ended = scene.end(running)
+    assert time.monotonic() - frozen_at < 3 + 10
+    scene.server("h02").thaw()
+    sign.unlink()
+    assert_aborted(scene, ended, "h02", "stage", 11, "3 s")
+    scene.lab["h02"].mend()
+    scene.converge()
+
+
 def test_frozen_mid_put(heavy: Scene, slow: Proxy) -> None:
     running = heavy.start("push", *LIMIT)
     under_way(heavy.lab["h02"])
@@ -106,6 +122,21 @@ def test_link_cut_mid_put(sshd_farm: object, request: pytest.FixtureRequest) -> 
             check_invariants(scene, ended, lost=scene.lab.names)
             proxy.up(rate=None)
             scene.converge()
+
+
+def test_reset_mid_put(heavy: Scene, slow: Proxy) -> None:
+    """Noticed at once; what had arrived is no release and no part that counts."""
+    running = heavy.start()
+    under_way(heavy.lab["h02"])
+    slow.reset()
+    reset_at = time.monotonic()
+    running.wait_for_host("h02", "upload", "failed")
+    assert time.monotonic() - reset_at < 5
+    ended = heavy.end(running)
+    assert_aborted(heavy, ended, "h02", "upload", 20)
+    assert heavy.lab["h02"].releases == []
+    slow.up(rate=None)
+    heavy.converge()
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -145,6 +176,21 @@ def test_byte_flip_on_the_way(heavy: Scene, slow: Proxy) -> None:
     check_invariants(heavy, ended, lost=["h02"])
     slow.up(flip=False, rate=None)
     heavy.converge()
+
+
+@pytest.mark.parametrize("absent", ["scp", "tar"])
+def test_a_missing_tool(make_scene: MakeScene, tmp_path: Path, absent: str) -> None:
+    """Told by name before anything is sent to any host."""
+    scene = make_scene(settled=False)
+    place = scene.lab["h02"]
+    path = shlex.quote(str(tool_directory(tmp_path / "tools", without=[absent])))
+    place.program("sh", f'#!/bin/sh\nPATH={path} exec /bin/sh "$@"\n')
+    ended = scene.push()
+    assert_aborted(scene, ended, "h02", "probe", 30, absent)
+    assert ended.bytes_sent == 0
+    assert not any(place.releases or place.incoming for place in scene.lab)
+    (place.programs / "sh").unlink()
+    scene.converge()
 
 
 def test_file_size_limit(make_scene: MakeScene) -> None:
