@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +31,14 @@ class Part(NamedTuple):
     sha256: str
 
 
+OnPart = Callable[[Path, Part], None]
+
+
 class Output:
     """A file being written: counts and hashes what goes in, whole and by parts, and gets a name only from `keep_as`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, on_part: OnPart | None = None) -> None:
+        self._on_part = on_part
         self.size_bytes = 0
         self._directory = directory
         self._hash = hashlib.sha256()
@@ -62,6 +66,8 @@ class Output:
             if self.size_bytes % PART_BYTES == 0:
                 self._parts.append(Part(PART_BYTES, self._part_hash.hexdigest()))
                 self._part_hash = hashlib.sha256()
+                if self._on_part:
+                    self._on_part(self._temporary, self._parts[-1])
 
     @property
     def sha256(self) -> str:
@@ -87,9 +93,12 @@ class Output:
 
 
 @contextmanager
-def new_file(directory: Path) -> Iterator[Output]:
-    """A new file in `directory`, readable by us alone; removed at the end unless `keep_as` was called."""
-    output = Output(directory)
+def new_file(directory: Path, on_part: OnPart | None = None) -> Iterator[Output]:
+    """A new file in `directory`, readable by us alone; removed at the end unless `keep_as` was called.
+
+    `on_part` is told of the file and each whole part as soon as that is written.
+    """
+    output = Output(directory, on_part)
     try:
         yield output
     finally:

@@ -25,7 +25,7 @@ from typing import NamedTuple, Self
 import zstandard
 
 from deployctl.artifact.digests import Digests
-from deployctl.artifact.local import Part, new_file
+from deployctl.artifact.local import OnPart, Part, new_file
 from deployctl.artifact.manifest import Entry, Manifest
 from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
 from deployctl.artifact.tarstream import END, header, padding
@@ -33,6 +33,7 @@ from deployctl.artifact.walk import Found, Walked
 
 LEVEL = 3  # of zstd: higher ones cost more time than they save on any link above 100 Mbit/s
 
+SIP_BYTES = 128 << 10  # as much as one call gives out at most; with more, all would wait in there for the end
 _BATCH_BYTES = CHUNK_BYTES
 _BATCH_ENTRIES = 256
 _READERS = 1  # more of them fight over the interpreter lock: slower with files in the cache
@@ -71,16 +72,17 @@ def pack(
     level: int = LEVEL,
     threads: int | None = None,
     on_progress: Progress | None = None,
+    on_part: OnPart | None = None,
 ) -> Packed:
     """Write `<tree digest>.tar.zst` into `out_dir`, reading every file once.
 
     `threads` is how many compress, as many as there are processors by default. `on_progress` gets content bytes done
-    and to do, every MiB or so. SourceError if a file can't be read or changed since the walk, or if `out_dir` is full;
+    and to do, every MiB or so, `on_part` what `new_file` says. SourceError if a file can't be read or changed since the walk, or if `out_dir` is full;
     then nothing is left behind.
     """
     total, done = walked.size_bytes, 0
     entries: list[Entry] = []
-    with new_file(out_dir) as output:
+    with new_file(out_dir, on_part) as output:
         with Stream(output.write, level, threads or processors()) as stream:
             for piece in _pieces(walked):
                 stream.write(piece.data)
@@ -171,8 +173,9 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         self.bytes_in += len(data)
-        if self._stream is not None and (out := self._stream.compress(data)):
-            self._write(out)
+        for start in range(0, len(data), SIP_BYTES):
+            if self._stream is not None and (out := self._stream.compress(data[start : start + SIP_BYTES])):
+                self._write(out)
 
     def finish(self) -> None:
         if self._stream is not None:

@@ -1,6 +1,8 @@
 """What one worker does: it keeps the connections of its hosts and carries out the parent's commands on them.
 
     {"do": "connect", "host": …}                  → phases connect, probe
+    {"do": "early", "host": …, "path": …, "parts": [[size, digest], …], "whole": false}   → phase upload, not to its end
+    {"do": "grown", "parts": […], "whole": …}     → what `early` follows has more parts, or is whole
     {"do": "stage", "host": …, "plan": {…}}       → phases upload, stage
     {"do": "inspect" | "manifest" | "activate" | "revert" | "confirm" | "clean", "host": …, "values": {…}}
     {"do": "rate", "bytes_s": …}                  → what this worker may send in a second from here on
@@ -26,6 +28,7 @@ from deployctl.errors import DEFECT_HINT, Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.everyday import copy_back, copy_send, copy_switch, run_command
 from deployctl.host.facts import read_facts
+from deployctl.host.growth import Growth
 from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
 from deployctl.host.moments import check, hook
@@ -34,7 +37,7 @@ from deployctl.host.readiness import examine
 from deployctl.host.reading import standing, verify, whole
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled, Shell
-from deployctl.host.staging import Plan, stage
+from deployctl.host.staging import Plan, early, stage
 from deployctl.host.throttle import Throttle
 from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase
@@ -63,6 +66,10 @@ class Agent:
                     self._cancel(host)
             elif command["do"] == "rate":
                 self._throttle.set(command["bytes_s"])
+            elif command["do"] == "grown":
+                for session in self._sessions.values():
+                    if session.growth is not None:
+                        session.growth.grow(command["parts"], whole=command["whole"])
             else:
                 self._start(command)
         for session in self._sessions.values():
@@ -74,6 +81,8 @@ class Agent:
         session = self._sessions.setdefault(host, Session(host, self._site, self._jumps, self._throttle))
         timeout_s = command.get("timeout_s", self._site.timeout_s)
         operation = self._operations[host] = Operation(self._line, host, command["do"], timeout_s)
+        if command["do"] == "early":
+            session.growth = Growth(command["parts"], whole=command["whole"])
         thread = threading.Thread(
             target=self._carry_out,
             args=(session, command, operation),
@@ -86,6 +95,8 @@ class Agent:
         doubtful: Shell | None = None
         try:
             try:
+                if command["do"] != "stage":
+                    session.end_early()
                 data = STEPS[command["do"]](session, command, operation)
             finally:
                 if not operation.cancel.over():  # what it closes must not be under the next command
@@ -268,6 +279,7 @@ def _or_untold(step: Step) -> Step:
 
 STEPS: dict[str, Step] = {
     "connect": connect,
+    "early": early,
     "stage": stage_release,
     "inspect": inspect,
     "manifest": manifest,

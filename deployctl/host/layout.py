@@ -24,6 +24,11 @@ def parts_name(artifact: str) -> str:
     return f"{artifact}.parts"
 
 
+def early_name(run: str) -> str:
+    """Return the place in `incoming/` of parts that come before anybody knows the artifact's name; stage gives it to them."""
+    return parts_name(f"{run}/early.tar.zst")
+
+
 def delta_stem(tree_digest: str, base_digest: str, unusable: Collection[str]) -> str:
     """Return what a delta is named by: what comes of it, what it builds upon, and what of that it does not take."""
     stem = f"{tree_digest}-{base_digest}"

@@ -31,9 +31,12 @@ class Operation:
         self.reached = False  # the host may have been told what to do
         self.cancel = Cancel()
 
-    def begin(self, phase: Phase, *, quiet: bool = False) -> None:
-        """Enter a phase; from here on a failure belongs to it. `quiet`: the parent is not told."""
-        self._began_at = time.monotonic()
+    def begin(self, phase: Phase, *, quiet: bool = False, began_at: float | None = None) -> None:
+        """Enter a phase; from here on a failure belongs to it. `quiet`: the parent is not told.
+
+        `began_at`: it goes on from another command.
+        """
+        self._began_at = began_at or time.monotonic()
         self.phase = phase
         if not quiet:
             self._status(State.RUNNING, {})

@@ -11,34 +11,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.failures import TIMEOUT_HINT
+from deployctl.host.growth import Growth
 from deployctl.host.lanes import Lanes
 from deployctl.host.layout import attempt_path
 from deployctl.host.operation import Operation
 from deployctl.host.receiver import Receiver
 from deployctl.host.session import Session
-from deployctl.host.shell import Cancel
+from deployctl.host.shell import LOOK_S, Cancel
 from deployctl.host.upload import upload
 
 CHANNELS = 4
 NARROW_BYTES_S = 1 << 20
+ALIVE_S = 1.0
 AWAY = frozenset({Code.UNREACHABLE, Code.TIMED_OUT, Code.JUMP, Code.LOST})  # not there, rather than refused
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A range of the artifact; numbers count from 1."""
-
-    number: int
-    start_bytes: int
-    size_bytes: int
-    sha256: str
 
 
 def list_of_parts(artifact: Path) -> Path:
@@ -46,35 +37,47 @@ def list_of_parts(artifact: Path) -> Path:
     return artifact.with_name(f"{artifact.name}.parts")
 
 
-def read_parts(artifact: Path) -> dict[int, Part]:
-    parts: dict[int, Part] = {}
-    start_bytes = 0
-    for number, line in enumerate(list_of_parts(artifact).read_text("ascii").splitlines(), 1):
-        size, sha256 = line.split()
-        parts[number] = Part(number, start_bytes, int(size), sha256)
-        start_bytes += int(size)
-    return parts
+def read_parts(artifact: Path) -> list[tuple[int, str]]:
+    """Return size in bytes and digest of each."""
+    lines = list_of_parts(artifact).read_text("ascii").splitlines()
+    return [(int(size), sha256) for size, sha256 in map(str.split, lines)]
 
 
 class Delivery:
     """The parts of one artifact for one host: `perform`, then `finish`; `stop` when anything else comes between."""
 
     def __init__(
-        self, session: Session, operation: Operation, values: Mapping[str, str], artifact: Path
+        self,
+        session: Session,
+        operation: Operation,
+        values: Mapping[str, str],
+        artifact: Path,
+        growth: Growth,
+        *,
+        early: bool = False,
     ) -> None:
         self._session = session
         self._operation = operation
         self._values = values
         self._artifact = artifact
-        self._parts = read_parts(artifact)
+        self._growth = growth
+        self._parts, self._whole = growth.look()
         self._proven: set[int] = set()
         self._receiver: Receiver | None = None
         self._lanes: Lanes | None = None
         self._alone = False  # the server has no room for the receiver beside an upload
         self._counting = threading.Lock()
+        self._alive_at = 0.0
         self._attempts = 0
         self._left_bytes = 0
         self.sent_bytes = 0
+        self.early = early  # the artifact has no name yet
+        self.began_at = time.monotonic()
+
+    def go_on(self, operation: Operation) -> None:
+        """Be part of another command from here on."""
+        self._operation = operation
+        self._move(0)
 
     def perform(self) -> None:
         """Bring all parts to the host and have them proven; a connection that is lost meanwhile is opened again.
@@ -153,6 +156,7 @@ class Delivery:
         receiver = self._receiver = Receiver.start(self._session, self._operation, self._values)
         self._proven.clear()
         self._left_bytes = 0
+        self._look()
         have = receiver.have & self._parts.keys()
         missing = sorted(self._parts.keys() - have)
         self._count(missing)
@@ -176,18 +180,17 @@ class Delivery:
     def _await_proofs(self, receiver: Receiver, lanes: Lanes, unsure: set[int]) -> None:
         """Hear what the host says until all is proven; of the `unsure` it says whether it has them."""
         heard_at = time.monotonic()
-        while len(self._proven) < len(self._parts):
+        while not self._complete:
             self._operation.cancel.check()
             words = receiver.hear()
-            for word, number in words:
-                if word == "proven":
-                    self._proven.add(number)
-                elif word == "missing":
-                    self._count([number])
-                    lanes.want(number)
-                if word in {"proven", "missing"}:
-                    unsure.discard(number)
-            if words or lanes.moving:
+            self._proven |= {number for word, number in words if word == "proven"}
+            missing = [number for word, number in words if word == "missing"]
+            unsure -= {*self._proven, *missing}
+            wanted = [*missing, *self._look()]
+            self._count(wanted)
+            for number in wanted:
+                lanes.want(number)
+            if words or lanes.moving or self._waiting():
                 heard_at = time.monotonic()
             lanes.check()
             if lanes.crowded and not unsure:
@@ -201,15 +204,42 @@ class Delivery:
 
     def _deliver_alone(self, connection: Connection) -> None:
         """One part after the other, each proven before the next is sent; unpacked later."""
-        missing = sorted(self._parts.keys() - self._proven)
         self._left_bytes = 0
-        self._count(missing)
-        for number in missing:
+        self._count(self._parts.keys() - self._proven)
+        while True:
+            self._count(self._look())
+            if self._complete:
+                return
+            if self._waiting():
+                self._operation.cancel.event.wait(LOOK_S)
+                self._operation.cancel.check()
+                continue
+            number = min(self._parts.keys() - self._proven)
             part = self._parts[number]
             name = self._send(connection, number, self._operation.cancel)
             told = {"N": str(number), "SIZE": str(part.size_bytes), "SHA": part.sha256, "FILE": name}
             self._session.run(self._operation, "prove", {**self._values, **told})
             self._proven.add(number)
+
+    # ---- what is to be sent
+
+    @property
+    def _complete(self) -> bool:
+        return self._whole and len(self._proven) == len(self._parts)
+
+    def _look(self) -> list[int]:
+        """Take in what was packed meanwhile, and return its numbers."""
+        known = self._parts.keys()
+        self._parts, self._whole = self._growth.look()
+        return sorted(self._parts.keys() - known)
+
+    def _waiting(self) -> bool:
+        """Whether all that there is was proven, and the packer is not done; the parent hears that we live."""
+        waits = not self._whole and len(self._proven) == len(self._parts)
+        if waits and time.monotonic() - self._alive_at > ALIVE_S:
+            self._alive_at = time.monotonic()
+            self._move(0)
+        return waits
 
     def _line(self, number: int) -> str:
         part = self._parts[number]
@@ -248,8 +278,10 @@ class Delivery:
             raise
         return name
 
-    def _count(self, numbers: Iterable[int]) -> None:
-        """These are to be sent, in addition to what is moving."""
+    def _count(self, numbers: Collection[int]) -> None:
+        """These are to be sent as well."""
+        if not numbers and self.sent_bytes:
+            return
         size_bytes = sum(self._parts[number].size_bytes for number in numbers)
         with self._counting:
             self._left_bytes += size_bytes

@@ -257,6 +257,7 @@ do_stage() {
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
   D_FREE=$(nearest "$D_ROOT/.deployctl")
   [ -z "$D_SENT" ] || arrived
+  [ -z "$D_EARLY" ] || adopt
   case $D_FROM in
   upload | artifact) [ -n "$D_UNPACKED" ] || unpack "../$D_ARTIFACT" ;;
   delta) build ;;
@@ -275,6 +276,12 @@ arrived() {
   [ "$(sha_of part)" = "$D_SHA" ] ||
     blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
   mv -f part "../$D_ARTIFACT"
+}
+
+adopt() { # parts that came before anybody knew what they are parts of
+  D_ARTIFACT=${D_ARTIFACT%.parts}.parts
+  [ ! -e "../$D_ARTIFACT" ] || remove "../$D_ARTIFACT"
+  D_ERR=$(mv -f early.tar.zst.parts "../$D_ARTIFACT" 2>&1) || blame . 32 "cannot keep the parts: $D_ERR"
 }
 
 unpack() {

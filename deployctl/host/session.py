@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.credentials import Credentials
 from deployctl.host.facts import Facts, parse_history
+from deployctl.host.growth import Growth
 from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
 from deployctl.host.lock import BEAT_S, LEASE_S, Beat, Lock, named, take_lock
@@ -50,6 +51,12 @@ class Site:
     debug: bool = False  # tell every remote command as it is sent
 
 
+class Delivering(Protocol):
+    """What parts.py does."""
+
+    def stop(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Session:
     """One host's connection and what its probe found."""
@@ -60,6 +67,8 @@ class Session:
     throttle: Throttle = field(default_factory=Throttle)
     facts: Facts | None = None
     lock: Lock | None = None
+    growth: Growth | None = None  # what is being packed, while a command follows it
+    delivery: Delivering | None = None  # begun by one command, for another to end
     _lock_values: Mapping[str, str] = field(default_factory=dict)
     _beat: Beat | None = None
     _connection: Connection | None = None
@@ -270,6 +279,12 @@ class Session:
         """Let go of the connection and return it; the next command opens another."""
         connection, self._connection = self._connection, None
         return connection
+
+    def end_early(self) -> None:
+        """End a delivery that no other command will."""
+        delivery, self.delivery = self.delivery, None
+        if delivery is not None:
+            delivery.stop()
 
     def close(self) -> None:
         if self._connection is not None:

@@ -9,11 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from deployctl.engine.child import Message
 from deployctl.errors import Code, HostError
 from deployctl.host.facts import Facts
-from deployctl.host.layout import part_path
+from deployctl.host.growth import Growth
+from deployctl.host.layout import early_name, part_path
 from deployctl.host.operation import Operation
-from deployctl.host.parts import Delivery
+from deployctl.host.parts import Delivery, read_parts
 from deployctl.host.session import Session
 from deployctl.host.upload import upload
 from deployctl.model import Phase
@@ -73,6 +75,7 @@ class Plan:
             "FROM": self.action,
             "SENT": "1" if self.path and self.parts == 1 else "",
             "UNPACKED": "",
+            "EARLY": "",
             "SIZES": self.sizes,
             "BASE_TREE": self.base_tree,
             "HARD": "1" if self.links == "hard" else "",
@@ -93,16 +96,17 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
 
     With `{"again": why}` in addition, what was there is not what it claims to be: the run goes on with another way.
     """
-    operation.begin(Phase.UPLOAD)
-    if session.lock is None:  # taking it prepares as well
-        session.run(operation, "prepare")
-    delivery = None
-    sent_bytes = 0
-    if plan.parts > 1:
-        delivery = deliver(session, plan, operation)
+    delivery = _go_on(session, plan, operation)
+    if delivery is None:
+        operation.begin(Phase.UPLOAD)
+        if session.lock is None:  # taking it prepares as well
+            session.run(operation, "prepare")
+        if plan.parts > 1:
+            delivery = deliver(session, plan, operation)
+    if delivery is not None:
         sent_bytes = delivery.sent_bytes
-    elif plan.path:
-        sent_bytes = _send(session, plan, operation)
+    else:
+        sent_bytes = _send(session, plan, operation) if plan.path else 0
     told = {"action": plan.action, **({"base": plan.base} if plan.base else {})}
     operation.ok(bytes=sent_bytes, files=plan.files, **told)
     operation.begin(Phase.STAGE)
@@ -120,7 +124,8 @@ def _build(session: Session, plan: Plan, operation: Operation, delivery: Deliver
     began_at = time.monotonic()
     unpacked = delivery is not None and delivery.finish()
     if plan.action is not Action.REUSE:
-        values = {**plan.values(), "UNPACKED": "1" if unpacked else ""}
+        early = delivery is not None and delivery.early
+        values = {**plan.values(), "UNPACKED": "1" if unpacked else "", "EARLY": "1" if early else ""}
         left_s = operation.timeout_s - (time.monotonic() - began_at)
         session.run(operation, "stage", values, timeout_s=max(1.0, left_s))
         return
@@ -136,7 +141,37 @@ def deliver(session: Session, plan: Plan, operation: Operation) -> Delivery:
     """Bring all parts there, over more than one connection if need be; HostError, Cancelled."""
     if session.facts is not None:
         check_space(session.facts, plan, session.root)
-    delivery = Delivery(session, operation, plan.values(), Path(plan.path))
+    growth = Growth(read_parts(Path(plan.path)), whole=True)
+    return _perform(session, Delivery(session, operation, plan.values(), Path(plan.path), growth), operation)
+
+
+def early(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+    """Bring parts there while they are packed, to the last one; `stage` goes on from there. HostError, Cancelled."""
+    operation.begin(Phase.UPLOAD)
+    assert session.growth is not None  # set before this began  # noqa: S101
+    # Modes are not known yet: all directories are looked at.
+    values = {"FROM": Action.UPLOAD, "ARTIFACT": early_name(session.site.run), "MODES": "d:0"}
+    delivery = Delivery(session, operation, values, Path(command["path"]), session.growth, early=True)
+    try:
+        session.delivery = _perform(session, delivery, operation)
+    finally:
+        session.growth = None
+    return {"bytes": delivery.sent_bytes}
+
+
+def _go_on(session: Session, plan: Plan, operation: Operation) -> Delivery | None:
+    """Return what was begun before there was a plan, if this is what is planned."""
+    delivery = session.delivery
+    if not isinstance(delivery, Delivery) or plan.action is not Action.UPLOAD:
+        session.end_early()
+        return None
+    session.delivery = None
+    operation.begin(Phase.UPLOAD, quiet=True, began_at=delivery.began_at)
+    delivery.go_on(operation)
+    return delivery
+
+
+def _perform(session: Session, delivery: Delivery, operation: Operation) -> Delivery:
     try:
         delivery.perform()
     except HostError as error:
@@ -174,7 +209,7 @@ def _send(session: Session, plan: Plan, operation: Operation) -> int:
 
 def check_space(facts: Facts, plan: Plan, root: str) -> None:
     """Raise HostError NO_SPACE when artifact and unpacked tree do not fit, before a byte is sent."""
-    need_kib = int((plan.size_bytes + plan.unpacked_bytes) * SPARE / KIB) + 4 * plan.entries
+    need_kib = room_kib(plan.size_bytes + plan.unpacked_bytes, plan.entries)
     if facts.free_kib is not None and facts.free_kib < need_kib:
         raise HostError(
             Code.NO_SPACE,
@@ -187,6 +222,11 @@ def check_space(facts: Facts, plan: Plan, root: str) -> None:
             f"no inodes left on {facts.nearest} (needs {plan.entries + 16}, has {facts.free_inodes})",
             hint="many small files use them up: find the directory that holds them",
         )
+
+
+def room_kib(size_bytes: int, entries: int) -> int:
+    """Return what is asked for, so that so much content in so many files fits."""
+    return int(size_bytes * SPARE / KIB) + 4 * entries
 
 
 def _megabytes(kib: int) -> str:

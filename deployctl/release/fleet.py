@@ -373,5 +373,7 @@ class Fleet:
             bytes_total=total,
             hosts_done=sum(member.holds or member.finished for member in self.members.values()),
             hosts_total=len(self.members),
-            hosts={m.name: list(m.upload_bytes) for m in self.members.values() if m.doing == "stage"},
+            hosts={
+                m.name: list(m.upload_bytes) for m in self.members.values() if m.doing in {"early", "stage"}
+            },
         )

@@ -1,13 +1,14 @@
 """The packer: a forked process that walks, hashes and compresses SOURCE while the parent waits for hosts.
 
-packer → parent: walked, hashed, packed, useless, refused        parent → packer: hash, pack
+packer → parent: walked, part, hashed, packed, useless, refused        parent → packer: hash, pack
 
 Owns that conversation, both ends; how a tree is packed is the artifact room's. The whole is packed in the same pass that
-hashes, unless a delta is expected; then it is packed only when asked for.
+hashes, unless a delta is expected; then it is packed only when asked for. Of a large tree, each part is announced once it is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -20,6 +21,7 @@ from platformdirs import user_cache_path
 
 from deployctl.artifact.delta import compare, pack_delta
 from deployctl.artifact.digests import Digests
+from deployctl.artifact.local import Part
 from deployctl.artifact.manifest import Manifest, shape_digest, sizes_digest
 from deployctl.artifact.pack import Artifact, Packed, link_texts, pack, read_manifest
 from deployctl.artifact.source import open_source
@@ -34,6 +36,8 @@ from deployctl.release.loop import Loop
 from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
 STARVED_HINT = "packing needs memory and space: close other programs, or raise the limit of this run (ulimit -v, its container)"
+# Of content, from which on parts are announced: what is less is packed while hosts are probed.
+EARLY_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ def packer(source: Source, workdir: Path) -> Callable[[Line], None]:
                     shared=source.shared,
                     allow_empty=source.allow_empty,
                 )
-                line.send({"event": "walked", "warnings": [*opened.warnings, *walked.warnings]})
+                warnings = [*opened.warnings, *walked.warnings]
+                size = {"size_bytes": walked.size_bytes, "entries": len(walked.entries)}
+                line.send({"event": "walked", "warnings": warnings, **size})
                 known = source.trusts_cache and opened.path == source.path
                 digests = Digests(cache, source.path) if known else None
                 try:
@@ -98,6 +104,8 @@ class _Packing:
         self._threads = os.cpu_count() or 1
         self._packed: dict[str, Packed] = {}  # by key of the group, WHOLE for the whole
         self._counts: dict[str, dict[str, int]] = {}
+        self._announced = 0
+        self._growing = workdir / "growing"
 
     def serve(self, commit: str | None) -> None:
         manifest = self._hash()
@@ -115,13 +123,31 @@ class _Packing:
         """Hash everything; pack it in the same pass, unless the whole is not expected, or turns out not to be wanted."""
         if not self._source.expects_delta:
             try:
-                packed = pack(self._walked, self._workdir, threads=self._threads, on_progress=self._look)
+                large = self._walked.size_bytes >= EARLY_BYTES
+                packed = pack(
+                    self._walked,
+                    self._workdir,
+                    threads=self._threads,
+                    on_progress=self._look,
+                    on_part=self._announce if large else None,
+                )
             except _DroppedError:
                 pass
             else:
+                for part in packed.artifact.parts[self._announced :] if self._announced else ():
+                    self._announce(packed.artifact.path, part)
                 self._keep_whole(packed)
                 return packed.manifest
         return read_manifest(self._walked, self._digests)
+
+    def _announce(self, file: Path, part: Part) -> None:
+        """Say that so much more of the whole can be read; that the rest has come is said by `hashed`."""
+        if not self._announced:
+            with contextlib.suppress(OSError):  # no links here: then nobody can follow
+                os.link(file, self._growing)  # the file itself is about to get another name
+        if self._growing.exists():
+            self._announced += 1
+            self._line.send({"event": "part", "path": str(self._growing), "part": list(part)})
 
     def _look(self, done_bytes: int, total_bytes: int) -> None:
         """Whether the parent has dropped the whole meanwhile; one that is nearly packed is packed."""
@@ -203,6 +229,29 @@ class _Packing:
         }
 
 
+class Growing:
+    """The whole while it is packed: its path and its parts so far. Whoever `follows` is told what is new."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.parts: list[Sequence[Any]] = []  # size in bytes, digest
+        self.whole = False
+        self.follows: Callable[[Mapping[str, Any]], None] | None = None
+
+    def grow(self, path: str, part: Sequence[Any]) -> None:
+        self.path = path
+        self.parts.append(part)
+        self._tell([part])
+
+    def end(self) -> None:
+        self.whole = bool(self.parts)
+        self._tell([])
+
+    def _tell(self, parts: Sequence[Sequence[Any]]) -> None:
+        if self.follows and self.parts:
+            self.follows({"parts": parts, "whole": self.whole})
+
+
 class Packer:
     """The parent's side; `archives` fills as they are ready, by key of the group and codec."""
 
@@ -214,6 +263,8 @@ class Packer:
         self.manifest_file = workdir / "manifest"
         self._ended = False  # it has failed, or died when nothing was wanted of it
         self.walked = False
+        self.size = (0, 0)  # bytes of content and entries, once it was walked
+        self.growing = Growing()
         self.tree: Tree | None = None
         self.archives: dict[tuple[str, str], Archive] = {}
         self.useless: set[str] = set()
@@ -236,9 +287,13 @@ class Packer:
         match message["event"]:
             case "walked":
                 self.walked = True
+                self.size = (message["size_bytes"], message["entries"])
                 for warning in message["warnings"]:
                     self._loop.events.note("warning", warning)
+            case "part":
+                self.growing.grow(message["path"], message["part"])
             case "hashed":
+                self.growing.end()
                 keys = ("shape", "shape_shared", "sizes", "modes", "entries", "unpacked_bytes", "commit")
                 self.tree = Tree(digest=message["tree"], **{key: message[key] for key in keys})
             case "packed":
@@ -261,6 +316,11 @@ class Packer:
         """Whether something that was wanted of it has not come yet."""
         here = {*self.archives, *((key, codec) for key, codec in self._wanted if key in self.useless)}
         return self.tree is None or not here >= self._wanted
+
+    @property
+    def announces(self) -> bool:
+        """Whether parts of the whole are told of before it is packed."""
+        return self.size[0] >= EARLY_BYTES and not self._source.expects_delta
 
     def drop_whole(self) -> None:
         """No host is likely to need the whole: unless it is nearly packed, leave it until it is asked for."""

@@ -19,6 +19,7 @@ from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.bases import Bases
 from deployctl.release.dry import report_plans
+from deployctl.release.early import send_early
 from deployctl.release.events import Observer, utc_now
 from deployctl.release.history import known_release
 from deployctl.release.local import build
@@ -163,6 +164,8 @@ class _Push:
             self._packer.drop_whole()
         if fleet.stopping() or not run.sound() or (not self._options.dry_run and not run.lock(run.sound())):
             return None
+        if not self._options.dry_run:
+            send_early(run, self._packer, self._wait)
         self._bases.gather(run.sound())
         self._wait(lambda: self._packer.tree is not None)
         tree = self._packer.tree

@@ -72,7 +72,8 @@ class Place:
 
     @property
     def parts(self) -> list[Path]:
-        return sorted(self.root.glob(".deployctl/incoming/*/part"))
+        """What scp is writing, or has written and nobody has looked at."""
+        return sorted(self.root.glob(".deployctl/incoming/*/part*"))
 
     @property
     def proven(self) -> list[Path]:

@@ -117,7 +117,7 @@ def test_uploads_stop_within_a_second(slow_lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.hosts(3)
 def test_an_upload_elsewhere_stops_when_a_host_fails(slow_lab: Lab, tmp_path: Path) -> None:
-    running = slow_lab.start("push", make_heavy(tmp_path / "heavy", 30_000))
+    running = slow_lab.start("push", make_heavy(tmp_path / "heavy", 7_000))
     wait_until(
         lambda: all(size(p) > 100_000 for place in slow_lab for p in place.parts or [Path("/-")]),
         20,
