@@ -36,9 +36,8 @@ from deployctl.release.loop import Loop
 from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
 STARVED_HINT = "packing needs memory and space: close other programs, or raise the limit of this run (ulimit -v, its container)"
-EARLY_BYTES = (
-    128 << 20
-)  # of content, from which on parts are announced: what is less is packed while hosts are probed
+# Of content, from which on parts are announced: what is less is packed while hosts are probed.
+EARLY_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,10 @@ from pathlib import Path
 from tests.release.lab import Lab, Place, names_in
 from tests.release.running import PROGRAM, Event, Pushed, Running
 from tests.release.trees import Entry, listing, make_site, walk
+from tests.support import warm
 from tests.support.proc import wait_until
 from tests.support.sshd import Sshd
+from tests.support.warm import Started
 
 SECRET = "hush-7d1c9a40-token"
 SECRET_ENV = {"FAULTS_TOKEN": SECRET}
@@ -83,14 +85,20 @@ class Scene:
         words = [command, *([self.tree] if command == "push" else []), *arguments]
         errors = self.lab.directory / f"stderr-{len(self.lab._running)}"
         stderr = errors.open("w+b")
-        process = subprocess.Popen(
-            [*map(str, prefix), *PROGRAM, *map(str, words), "-i", str(self.lab.inventory), "-o", "json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, "TMPDIR": str(self.here), **SECRET_ENV, **(env or {})},
-            start_new_session=True,
-        )
+        environ = {"TMPDIR": str(self.here), **SECRET_ENV, **(env or {})}
+        words += ["-i", self.lab.inventory, "-o", "json"]
+        process: Started
+        if prefix:
+            process = subprocess.Popen(
+                [*map(str, prefix), *PROGRAM, *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **environ},
+                start_new_session=True,
+            )
+        else:
+            process = warm.start(words, environ, stderr)
         running = Running(process, stderr)
         self.lab._running.append(running)
         return running

@@ -21,7 +21,7 @@ from tests.release.lab import Lab
 from tests.release.running import Event, Running
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "0"))
 FEW = 3  # moments of one command in the suite

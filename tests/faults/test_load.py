@@ -20,7 +20,7 @@ from tests.release.running import Pushed
 from tests.release.trees import make_site
 from tests.support.sshd import SshdFarm, login_user
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 HOSTS = int(os.environ.get("DEPLOYCTL_TEST_HOSTS", "40"))
 FORKS = 32 if HOSTS > 100 else 8

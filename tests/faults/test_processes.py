@@ -21,7 +21,7 @@ from tests.release.running import PROGRAM
 from tests.release.trees import make_heavy, walk
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 
 def served_whole(scene: Scene, live: dict[str, str | None]) -> None:

@@ -19,7 +19,7 @@ from tests.release.running import Running
 from tests.support.keys import make_key
 from tests.support.proc import everything
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 # Of this process alone, since other tests run beside it.
 TOKEN = f"hush-{uuid.uuid4().hex}"

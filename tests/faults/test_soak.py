@@ -21,7 +21,7 @@ from tests.release.running import Running
 from tests.support import proc
 from tests.support.proc import wait_until
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
 ROUNDS = int(os.environ.get("DEPLOYCTL_TEST_RELEASES", "9"))
 HOSTS = 10 if ROUNDS > 50 else 3
