@@ -66,6 +66,7 @@ def test_a_server_that_is_gone_for_good(pair: Lab, large: Path, proxy: Proxy) ->
     )
     running = pair.start("push", large)
     wait_until((place.programs / "begun").exists, 30, "the second part under way")
+    wait_until(lambda: [part.name for part in place.proven] == ["1"], 10, "the proof of the first part")
     pair.servers[1].stop_listener()
     proxy.reset()
     failed = running.finish()
