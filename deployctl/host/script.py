@@ -38,7 +38,7 @@ def library(name: str) -> str:
 
 _BASE = "base"
 _TEXTS = {
-    _BASE: library("remote.sh") + library("verify.sh"),
+    _BASE: "".join(library(f"{name}.sh") for name in ("remote", "stage", "verify", "live")),
     **{
         name: library(f"{name}.sh")
         for name in ("moments", "compare", "delta", "reading", "upkeep", "everyday", "parts")
@@ -52,7 +52,7 @@ _UPON_DELTA = frozenset({"probe", "stage", "prune"})
 
 
 def parts_for(name: str) -> tuple[str, ...]:
-    """Return the parts that `do_<name>` needs, in order: remote.sh with verify.sh, and those that define it and what it calls."""
+    """Return the parts that `do_<name>` needs, in order: remote.sh with what belongs to it, and those that define it and what it calls."""
     home = next(part for part, text in _TEXTS.items() if f"do_{name}()" in text)
     needed = [
         _BASE,

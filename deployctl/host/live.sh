@@ -1,0 +1,95 @@
+# What is live: the switch by one rename, read back, the way back, and what is written down of both. Part of remote.sh.
+
+do_activate() {
+  prove_lock # first: whoever took it may have removed what the checks below look at
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
+  [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
+  if (cd releases && changed_since "$D_ID"); then
+    (cd releases && { verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
+  fi
+  prove_lock
+  record "$D_RECORD"
+  switch_to "releases/$D_ID"
+  synced ".deployctl/incoming/$D_RUN/try" . || blame "$D_ROOT" 32 "the disk did not take the switch for good: $D_ERR"
+}
+
+switch_to() { # TARGET [DIRECTORY]
+  if [ ! -L current ] && [ -e current ]; then
+    fail 32 "$D_ROOT/current is not a link: move it away, deployctl makes it a link to the release"
+  fi
+  D_DIR=.deployctl/incoming/$D_RUN/${2-switch}
+  [ ! -L "$D_DIR/current" ] || rm -f "$D_DIR/current"
+  D_ERR=$( (mkdir -p "$D_DIR" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
+    blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
+  [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
+  say live "$1"
+}
+
+record() { # behind a torn last line, as a crash leaves it, not onto it
+  [ -n "$1" ] || return 0
+  [ ! -s "$D_ROOT/.deployctl/history.jsonl" ] || [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl")" ] ||
+    printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
+  printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
+}
+
+# A switch that was given up may still come, on a host that is slow to kill it: without its directory it can't.
+fence_switch() {
+  D_DIR=.deployctl/incoming/$D_RUN/switch
+  [ ! -d .deployctl/incoming ] || mkdir -p ".deployctl/incoming/$D_RUN" 2>/dev/null
+  for D_N in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$D_DIR" 2>/dev/null
+    (: >"$D_DIR") 2>/dev/null && return
+  done
+}
+
+# Back to what was served: D_PREVIOUS is the exact text of the old link, or empty for none. A link that is not ours any
+# more is left alone. Says `reverted` where it switched back, also when that was an earlier try whose answer got lost.
+do_revert() {
+  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
+  fence_switch
+  D_NOW=$(readlink current 2>/dev/null)
+  D_MARK=.deployctl/incoming/$D_RUN/reverted
+  D_BACK=
+  if [ "$D_NOW" = "releases/$D_ID" ]; then
+    D_BACK=1
+    (: >"$D_MARK") 2>/dev/null
+    if [ -n "$D_PREVIOUS" ]; then
+      switch_to "$D_PREVIOUS" back
+    else
+      rm -f current || blame "$D_ROOT" 32 "cannot remove current"
+    fi
+    synced ".deployctl/incoming/$D_RUN/try" . || say unsynced "$(one_line "$D_ERR")"
+    record "$D_RECORD"
+  fi
+  [ -z "$D_BACK" ] && [ ! -e "$D_MARK" ] || say reverted yes
+  say live "$(readlink current 2>/dev/null)"
+}
+
+do_confirm() { # the record comes last: a host that is killed in between is confirmed, and swept, by the next push
+  if [ -n "${D_ID-}" ] && [ "$(readlink "$D_ROOT/current" 2>/dev/null)" != "releases/$D_ID" ]; then
+    say live "$(readlink "$D_ROOT/current" 2>/dev/null)" # another run was here, and what it made live is its own to confirm
+    return 0
+  fi
+  cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
+  if (cd .. && owned); then
+    for D_T in * .[!.]*; do
+      [ -e "$D_T" ] && remove "$D_T"
+    done
+  else
+    remove "$D_RUN"
+  fi
+  record "$D_RECORD"
+  say live "$(readlink "$D_ROOT/current")"
+}
+
+# After an abort: the unproven goes, proven artifacts and staged trees stay.
+do_clean() {
+  (cd "$D_ROOT/.deployctl/incoming" 2>/dev/null && drop_run "$D_RUN")
+  say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
+}
+
+do_manifest() {
+  cd "$D_ROOT/.deployctl/manifests" || return 0
+  [ -f "$D_ID" ] && sed "s/^/$D_NONCE entry /" "$D_ID"
+}
