@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ FOREIGN_NAMES = (
     "PAGER",
     "EDITOR",
 )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, and by what tests start as well: a job in the background of a shell script begins with it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures hide CI
