@@ -196,7 +196,7 @@ def run_script(
         _close(shell)
         cancel.check()
         if isinstance(error, TimeoutError) and connection.alive:
-            said = f"no answer to the remote command within {timeout_s:g} s"
+            said = f"no answer to the remote command within {round(timeout_s, 1):g} s"
             raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT) from error
         raise connection.why(error) from error
     except BaseException:
@@ -241,7 +241,7 @@ def _ended_early(
     if time.monotonic() >= deadline:
         return HostError(
             Code.TIMED_OUT,
-            f"the remote command was silent or busy for {timeout_s:g} s and was stopped",
+            f"the remote command was silent or busy for {round(timeout_s, 1):g} s and was stopped",
             hint=TIMEOUT_HINT,
             data={"group": answer.one("group")} if answer.one("group") else {},
         )
