@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from deployctl.errors import Code
@@ -85,10 +85,12 @@ class Locks:
             member.locked = False
 
 
-def tidy(fleet: Fleet, do: str, members: Iterable[Member], limit_s: float) -> None:
-    """Have a small thing done on all of `members`, last on those that no longer answer: these get `limit_s` and no more."""
-    silent = {member.name: member.code in SILENT or member.trouble is not None for member in members}
-    for chosen in (False, True):
-        some = [fleet.members[name] for name, is_silent in silent.items() if is_silent is chosen]
-        timeout_s = limit_s + (0.0 if chosen else EACH_S * len(some))
-        fleet.each(do, some, together=True, stoppable=False, timeout_s=timeout_s, minor=True)
+def tidy(fleet: Fleet, do: str, members: Sequence[Member], limit_s: float) -> None:
+    """Have a small thing done on all of `members`; those that no longer answer get `limit_s` and no more."""
+    longer_s = limit_s + EACH_S * len(members)
+    silent = {member.name for member in members if member.code in SILENT or member.trouble is not None}
+
+    def values(member: Member) -> dict[str, float]:
+        return {"timeout_s": limit_s if member.name in silent else longer_s}
+
+    fleet.each(do, members, values, together=True, stoppable=False, timeout_s=longer_s, minor=True)

@@ -97,6 +97,7 @@ def test_frozen_mid_put(heavy: Scene, slow: Proxy) -> None:
     assert_aborted(heavy, ended, "h02", "upload", 11, "no progress")
 
 
+@pytest.mark.cold  # a run that is forked elsewhere has another network
 def test_link_cut_mid_put(sshd_farm: object, request: pytest.FixtureRequest) -> None:
     """The cable is out: no reset, no answer, for both hosts; and in again."""
     with own_network():
