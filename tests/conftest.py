@@ -33,9 +33,10 @@ FOREIGN_NAMES = (
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is heard, and by what tests start as well: a job in the background of a shell script begins with it ignored."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals are heard, and by what tests start as well: under nohup, or in a script's background, some begin ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures hide CI

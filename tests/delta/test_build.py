@@ -144,7 +144,7 @@ class Host:
         values = {
             "FROM": "delta", "SENT": "", "SIZES": sizes_digest(new, link_texts=links), "BASE": OLD, "BASE_TREE": old.digest, "ID": NEW,
             "TREE": new.digest, "SHAPE": shape, "SHAPE_SHARED": shape, "MODES": modes, "ARTIFACT": name, "SIZE": "",
-            "SHA": "", "HARD": "1" if hard else "",
+            "SHA": "", "EARLY": "", "UNPACKED": "", "HARD": "1" if hard else "",
         }  # fmt: skip
         return run(Script.build("stage", values, run="run", root=str(self.root)), self._path, self._shell)
 
