@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from paramiko import SSHException
+
 from deployctl.errors import Code, HostError
 from deployctl.host.failures import TIMEOUT_HINT
 from deployctl.host.operation import Operation
@@ -64,7 +66,7 @@ class Receiver:
             except TimeoutError as error:
                 said = f"the host took no word of a part for {self._timeout_s:g} s"
                 raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT) from error
-            except OSError:
+            except (OSError, EOFError, SSHException):
                 self._ended = True
 
     def hear(self) -> Sequence[tuple[str, int]]:

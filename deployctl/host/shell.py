@@ -94,7 +94,8 @@ class Shell:
         return self.connection.alive and not self._channel.closed and not self._channel.exit_status_ready()
 
     def close(self) -> None:
-        self._channel.close()
+        with contextlib.suppress(OSError, EOFError):  # as it raises on a connection that has just been lost
+            self._channel.close()
 
     def tell(self, line: str, deadline: float) -> None:
         """Write a line to the standard input of a script that goes on; one thread may tell while another listens."""

@@ -132,7 +132,8 @@ def upload(
             cancel.check()
             raise _failure(connection, watch, error, reader.sent_bytes, size_bytes, stall_s) from error
         finally:
-            channel.close()
+            with contextlib.suppress(OSError, EOFError):  # it sends a word, and the connection may be lost
+                channel.close()
     return size_bytes
 
 

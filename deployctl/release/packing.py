@@ -197,8 +197,7 @@ class _Packing:
 
     def _say_packed(self, key: str, artifact: Artifact) -> None:
         if len(artifact.parts) > 1:
-            lines = [f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts]
-            list_of_parts(artifact.path).write_text("".join(lines), "ascii")
+            _write_list(artifact)
         archive = {
             "stem": artifact.path.name.partition(".")[0],
             "codec": artifact.codec,
@@ -227,6 +226,15 @@ class _Packing:
             "entries": len(manifest.entries),
             "unpacked_bytes": manifest.size_bytes,
         }
+
+
+def _write_list(artifact: Artifact) -> None:
+    """Once, and whole from the first moment: a worker may be reading it when the artifact is told of again."""
+    path = list_of_parts(artifact.path)
+    if not path.exists():
+        new = path.with_name(f".new-{path.name}")
+        new.write_text("".join(f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts), "ascii")
+        new.replace(path)
 
 
 class Growing:

@@ -56,7 +56,6 @@ def test_a_connection_cut_again_and_again(pair: Lab, large: Path, proxy: Proxy) 
     rest = LARGE_BYTES - PART_BYTES
     assert rest < (done.sent("h02") or 0) < rest + 100_000
     assert proxy.counts["up"] - sent < rest + 500_000
-    assert done.sent("h01") == 0
 
 
 def test_a_server_that_is_gone_for_good(pair: Lab, large: Path, proxy: Proxy) -> None:
@@ -151,7 +150,6 @@ def test_parts_that_changed_between_two_runs(pair: Lab, large: Path, harm: str) 
     done = pair.push(large)
     assert_released(pair, done, large)
     assert done.sent("h02") == PART_BYTES
-    assert done.sent("h01") == 0
 
 
 def test_prune_removes_parts(pair: Lab, large: Path) -> None:
