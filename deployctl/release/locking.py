@@ -16,7 +16,8 @@ from deployctl.release.member import Member
 from deployctl.release.records import Author
 
 RETRY_S = 1.0
-UNLOCK_S = 2.0  # on a host that no longer answers; its lock ends with the connection
+UNLOCK_S = 5.0
+UNLOCK_SILENT_S = 2.0  # on a host that no longer answers; its lock ends with the connection
 EACH_S = 0.1  # more for each host that is asked at the same time: on a busy machine they wait for each other
 SILENT = frozenset({Code.TIMED_OUT, Code.LOST, Code.UNREACHABLE})
 TWICE = "another host of this run has the same deploy root: two names lead to one place"
@@ -80,17 +81,17 @@ class Locks:
     def give_back(self) -> None:
         """Give back what is held; where that fails, the end of the connection does it."""
         locked = [member for member in self._fleet if member.locked]
-        tidy(self._fleet, "unlock", locked, UNLOCK_S)
+        tidy(self._fleet, "unlock", locked, UNLOCK_S, UNLOCK_SILENT_S)
         for member in locked:
             member.locked = False
 
 
-def tidy(fleet: Fleet, do: str, members: Sequence[Member], limit_s: float) -> None:
-    """Have a small thing done on all of `members`; those that no longer answer get `limit_s` and no more."""
+def tidy(fleet: Fleet, do: str, members: Sequence[Member], limit_s: float, silent_s: float) -> None:
+    """Have a small thing done on all of `members`; those that no longer answer get `silent_s` and no more."""
     longer_s = limit_s + EACH_S * len(members)
     silent = {member.name for member in members if member.code in SILENT or member.trouble is not None}
 
     def values(member: Member) -> dict[str, float]:
-        return {"timeout_s": limit_s if member.name in silent else longer_s}
+        return {"timeout_s": silent_s if member.name in silent else longer_s}
 
     fleet.each(do, members, values, together=True, stoppable=False, timeout_s=longer_s, minor=True)

@@ -205,7 +205,7 @@ class Run:
     def take_back(self) -> None:
         """After an abort: remove what is unproven from hosts, read what they serve, then say how each host ended."""
         touched = [member for member in self.fleet if member.staged]
-        tidy(self.fleet, "clean", touched, CLEAN_S)
+        tidy(self.fleet, "clean", touched, CLEAN_S, CLEAN_S)
         unguarded = any(member.code is Code.LOCKED for member in self.fleet)
         for member in touched:
             if "live" in member.answer:
