@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,14 @@ def farm_of(count: int) -> Iterator[Farm]:
             made.inventory()
             made.write_config()
             yield made
+
+
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # deployctl as it is when it was installed
+
+
+def push_command(tree: Path, inventory: Path) -> list[str]:
+    words = ["push", str(tree), "-i", str(inventory), "-o", "plain", "-q"]
+    return [sys.executable, "-m", "deployctl", *words]
 
 
 def machine() -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.farm import machine
+from benchmarks.farm import COMPILED, machine, push_command
 from benchmarks.trees import web_tree
 from tests.support.inventory import inventory_for
 from tests.support.keys import host_keys, make_key
@@ -55,20 +55,8 @@ class Bench:
         subprocess.run(["xargs", "-0", "-n1", f"-P{len(commands)}", "sh", "-c"], input=text, check=True)
 
     def deployctl(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "deployctl",
-            "push",
-            str(self._tree),
-            "-i",
-            str(self._inventory),
-            "-o",
-            "plain",
-            "-q",
-        ]
-        compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as it is when it was installed
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=compiled)
+        command = push_command(self._tree, self._inventory)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **COMPILED})
 
     def floor(self) -> None:
         archive = self._scratch / "archive.tar"

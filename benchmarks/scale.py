@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks import trees
-from benchmarks.farm import Farm, farm_of, machine
+from benchmarks.farm import COMPILED, Farm, farm_of, machine, push_command
 from benchmarks.measure import run
 
 LOOK_S = 0.05
@@ -114,19 +114,9 @@ def unique_mib(pid: int) -> float:
 
 def push(farm: Farm, tree: Path) -> tuple[float, float, Watcher]:
     farm.empty()
-    command = [
-        sys.executable,
-        "-m",
-        "deployctl",
-        "push",
-        str(tree),
-        "-i",
-        str(farm.inventory()),
-        "-o",
-        "json",
-    ]
+    environ = {"XDG_CACHE_HOME": str(farm.base / "cache"), **COMPILED}
     with Watcher() as watcher:
-        figures = run(command, {"XDG_CACHE_HOME": str(farm.base / "cache")})
+        figures = run(push_command(tree, farm.inventory()), environ)
     return figures.wall_s, figures.cpu_s, watcher
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.farm import Farm
+from benchmarks.farm import COMPILED, Farm, push_command
 
 GCM = "-c aes128-gcm@openssh.com"
 
@@ -74,23 +74,11 @@ class Deployctl(Tool):
 
     def push(self, tree: Path, links: str) -> list[str]:
         inventory = self.farm.inventory(**({} if links == "copy" else {"links": links}))
-        return [
-            sys.executable,
-            "-m",
-            "deployctl",
-            "push",
-            str(tree),
-            "-i",
-            str(inventory),
-            "-o",
-            "plain",
-            "-q",
-        ]
+        return push_command(tree, inventory)
 
     def way(self, case: Case) -> Way:
         before = [self.push(case.old, case.links)] if case.old else ()
-        compiled = {"PYTHONDONTWRITEBYTECODE": ""}  # as it is when it was installed
-        return Way(self.push(case.new, case.links), before, compiled)
+        return Way(self.push(case.new, case.links), before, COMPILED)
 
 
 class Floor(Tool):

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.farm import machine
+from benchmarks.farm import COMPILED, machine, push_command
 from tests.support.inventory import inventory_for
 from tests.support.keys import host_keys, make_key
 from tests.support.sshd import Sshd, SshdFarm
@@ -111,19 +111,8 @@ def share(hosts: Sequence[Sshd], base: Path, key: Path, mbit: int) -> float:
     inventory = inventory_for(hosts, base, key)
     counter = Counter()
     counter.start()
-    command = [
-        sys.executable,
-        "-m",
-        "deployctl",
-        "push",
-        str(tree),
-        "-i",
-        str(inventory),
-        "-o",
-        "plain",
-        "-q",
-    ]
-    done = subprocess.run(command, check=False, capture_output=True)
+    command = push_command(tree, inventory)
+    done = subprocess.run(command, check=False, capture_output=True, env={**os.environ, **COMPILED})
     counter.stop()
     if done.returncode:
         sys.exit(f"deployctl failed: {done.stderr[-500:]!r}")

@@ -3,7 +3,6 @@
 do_stage() {
   umask 022
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
-  D_FREE=$(nearest "$D_ROOT/.deployctl")
   [ -z "$D_SENT" ] || arrived
   [ -z "$D_EARLY" ] || adopt
   case $D_FROM in
