@@ -247,6 +247,7 @@ def test_many_differences_are_bounded_and_counted(story: Story) -> None:
     assert "  changed  … and 280 more" in plain(story, "verify")
 
 
+@pytest.mark.hosts(3)  # most serve the one release
 def test_an_altered_manifest_and_hosts_that_differ_are_not_as_released(story: Story) -> None:
     [one] = story.releases("one")
     story.alter("h02", one, "manifest")
