@@ -69,6 +69,8 @@ def our_end(mbit: int) -> None:
         ]
         subprocess.run(move, check=True, pass_fds=[fd])
     run("ip", "address", "add", f"{HERE}/24", "dev", "uplink0")
+    # Bytes are counted as they leave, and headers of segments that leave as one are not; TBF counts them all.
+    run("ip", "link", "set", "uplink0", "gso_max_segs", "1")
     run("ip", "link", "set", "uplink0", "up")
     shape = ["rate", f"{mbit}mbit", "burst", "64kb", "latency", "50ms"]
     run("tc", "qdisc", "add", "dev", "uplink0", "root", "tbf", *shape)
