@@ -17,6 +17,7 @@ from deployctl.host.peer import Pace
 from deployctl.host.script import printable
 from deployctl.host.shell import Cancel, Cancelled
 from deployctl.host.throttle import Throttle
+from deployctl.host.wire import Wire
 
 if TYPE_CHECKING:
     from deployctl.host.connection import Connection
@@ -107,7 +108,9 @@ def upload(
     """
     if size_bytes is None:
         size_bytes = source.stat().st_size - start_bytes
-    client = _Scp(connection.transport, buff_size=BURST_BYTES, socket_timeout=stall_s, sanitize=sanitize)
+    client = _Scp(
+        connection.transport, buff_size=BURST_BYTES, socket_timeout=None, sanitize=sanitize
+    )  # `_Watch` bounds it
     with source.open("rb", buffering=0) as file:
         file.seek(start_bytes)
         reader = _Source(file, size_bytes, cancel, progress)
@@ -122,7 +125,7 @@ def upload(
             connection.close(_stalled(reader.sent_bytes, size_bytes, stall_s))
 
         try:
-            with _Watch(reader, stop, stall_s) as watch:
+            with _Watch(reader, connection.transport.wire, stop, stall_s) as watch:
                 client.putfo(
                     reader, remote_path.encode("utf-8", "surrogateescape"), mode="0600", size=size_bytes
                 )
@@ -182,11 +185,13 @@ def _words(error: SCPException) -> str:
 class _Watch:
     """Ends the connection of an upload that stands still; scp's own timeout sees neither a drip nor a lost reply.
 
+    A small file is read whole at once and may then be on its way for long, so what the host's kernel took counts as well.
     Closing the channel would send a message, and wait behind what does not go out.
     """
 
-    def __init__(self, source: _Source, stop: Callable[[], object], stall_s: float) -> None:
+    def __init__(self, source: _Source, wire: Wire, stop: Callable[[], object], stall_s: float) -> None:
         self._source = source
+        self._wire = wire
         self._stop = stop
         self._stall_s = stall_s
         self._over = threading.Event()
@@ -202,13 +207,17 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        begun_at, begun_bytes = time.monotonic(), 0
+        begun_at, begun = time.monotonic(), self._moved()
         while not self._over.wait(min(1.0, self._stall_s / 4)):
             elapsed_s = time.monotonic() - begun_at
-            moved_bytes = self._source.sent_bytes - begun_bytes
-            if moved_bytes >= MIN_RATE_BYTES_S * max(elapsed_s, self._stall_s):
-                begun_at, begun_bytes = time.monotonic(), self._source.sent_bytes
+            moved = self._moved()
+            most_bytes = max(now - then for now, then in zip(moved, begun, strict=True))
+            if most_bytes >= MIN_RATE_BYTES_S * max(elapsed_s, self._stall_s):
+                begun_at, begun = time.monotonic(), moved
             elif elapsed_s > self._stall_s:
                 self.fired = True
                 self._stop()
                 return
+
+    def _moved(self) -> tuple[int, int]:
+        return self._source.sent_bytes, self._wire.taken_bytes()

@@ -86,16 +86,24 @@ class Wire:
         On a slow link an answer comes late because what we sent is still on its way; that is no silence. Always false
         where the kernel does not tell: in a jump host's channel, behind a proxy command, on other systems than Linux.
         """
-        if not isinstance(self._stream, socket.socket) or self._stream.family == socket.AF_UNIX:
+        before, self._acked = self._acked, self.taken_bytes()
+        if self._acked <= before:
             return False
         try:
-            waiting = struct.unpack("=i", fcntl.ioctl(self._stream, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
-            info = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
-            acked = _BYTES_ACKED.unpack(info)[0]
-        except (OSError, AttributeError, ValueError, struct.error):  # ValueError: it is closed already
+            waiting = struct.unpack("=i", fcntl.ioctl(self._stream, termios.TIOCOUTQ, b"\0\0\0\0"))[0]  # type: ignore[call-overload]
+        except (OSError, ValueError):  # ValueError: it is closed already
             return False
-        before, self._acked = self._acked, acked
-        return bool(waiting > 0 and acked > before)
+        return bool(waiting > 0)
+
+    def taken_bytes(self) -> int:
+        """How much of what was sent the other kernel has; 0 where ours does not tell, as for `moving`."""
+        if not self.tells_progress:
+            return 0
+        try:
+            info = self._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)  # type: ignore[attr-defined]
+            return int(_BYTES_ACKED.unpack(info)[0])
+        except (OSError, AttributeError, struct.error):
+            return 0
 
     def round_trip_s(self) -> float | None:
         """The shortest round trip that the kernel saw; None where it does not tell, as for `moving`."""
