@@ -40,8 +40,8 @@ class Crew:
     heartbeat for `silence_s` seconds and uses no processor time is killed.
     """
 
-    def __init__(self, servant: Servant, *, name: str, silence_s: float = SILENCE_S) -> None:
-        self._servant = servant
+    def __init__(self, servant: Servant | None = None, *, name: str, silence_s: float = SILENCE_S) -> None:
+        self.servant = servant  # can be given later, before the first that is hired for it
         self._name = name
         self._silence_s = silence_s
         self._workers: dict[int, Worker] = {}
@@ -66,13 +66,16 @@ class Crew:
 
         ForkError when the system gives no process or descriptor.
         """
+        servant = servant or self.servant
+        if servant is None:
+            raise ValueError("nothing to serve")
         if self._owner_pid != os.getpid():
             self._own()
         number = self._next
         with signals_held():
             try:
                 self._workers[number] = fork_worker(
-                    servant or self._servant,
+                    servant,
                     f"{self._name}: {role} {number}",
                     name=f"{self._name}-{number}",
                     beat_s=self._silence_s / 6,

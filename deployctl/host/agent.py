@@ -33,11 +33,12 @@ from deployctl.host.jump import JumpCache
 from deployctl.host.layout import live_release
 from deployctl.host.moments import check, hook
 from deployctl.host.operation import Operation
+from deployctl.host.plan import Plan
 from deployctl.host.readiness import examine
 from deployctl.host.reading import standing, verify, whole
 from deployctl.host.session import Session, Site
 from deployctl.host.shell import Cancelled, Shell
-from deployctl.host.staging import Plan, early, stage
+from deployctl.host.staging import early, stage
 from deployctl.host.throttle import Throttle
 from deployctl.host.upkeep import prune, survey
 from deployctl.model import Phase

@@ -1,10 +1,11 @@
-"""Names and paths below the deploy root of a host; pure text, no I/O."""
+"""Names and paths, most of them below the deploy root of a host; pure text, no I/O."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from deployctl.model import Shared
 
@@ -66,3 +67,8 @@ def shared_links(shared: Shared) -> dict[bytes, bytes]:
 def way_up(path: str) -> str:
     """Return `../` as often as it takes from a path's directory in a release to the deploy root."""
     return "../" * (path.count("/") + 2)
+
+
+def list_of_parts(artifact: Path) -> Path:
+    """Return the file on this machine that lists size and digest of an artifact's parts."""
+    return artifact.with_name(f"{artifact.name}.parts")

@@ -5,14 +5,14 @@ When the connection is lost, or we are killed, sshd ends the command and the ker
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deployctl.errors import Code, HostError
 from deployctl.host.failures import TIMEOUT_HINT
-from deployctl.host.script import Answer, Script, printable
+from deployctl.host.owner import owner_text
+from deployctl.host.script import Answer, Script
 from deployctl.host.shell import Cancel, Shell
 
 if TYPE_CHECKING:
@@ -91,22 +91,3 @@ def named(error: HostError) -> HostError:
     how = f"taken by another run: {owner_text(line)}" if taken else "taken away, as `deployctl unlock` does"
     hint = "`deployctl status` tells what is live; once nobody else releases here, start this again"
     return HostError(Code.LOCKED, f"the lock of this run was {how}", hint=hint)
-
-
-def owner_of(line: str) -> dict[str, Any]:
-    """Return what a line of lock.owner says of the holder; empty when it can't be read."""
-    try:
-        owner = json.loads(line.split(" ", 2)[2])
-    except (IndexError, ValueError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def owner_text(line: str) -> str:
-    """Return who holds a lock, for people."""
-    owner = {key: printable(str(value)) for key, value in owner_of(line).items() if value is not None}
-    if not owner:
-        return "somebody whose name could not be read"
-    said = f"{owner.get('user', '?')} on {owner.get('machine', '?')}, process {owner.get('pid', '?')}"
-    said += f", run {owner.get('run', '?')}, since {owner.get('since', '?')}"
-    return said + (f", job {owner['ci']}" if owner.get("ci") else "")

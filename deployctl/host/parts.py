@@ -19,7 +19,7 @@ from deployctl.host.connection import Connection
 from deployctl.host.failures import TIMEOUT_HINT
 from deployctl.host.growth import Growth
 from deployctl.host.lanes import Lanes
-from deployctl.host.layout import attempt_path
+from deployctl.host.layout import attempt_path, list_of_parts
 from deployctl.host.operation import Operation
 from deployctl.host.receiver import Receiver
 from deployctl.host.session import Session
@@ -30,11 +30,6 @@ CHANNELS = 4
 NARROW_BYTES_S = 1 << 20
 ALIVE_S = 1.0
 AWAY = frozenset({Code.UNREACHABLE, Code.TIMED_OUT, Code.JUMP, Code.LOST})  # not there, rather than refused
-
-
-def list_of_parts(artifact: Path) -> Path:
-    """Return the file on this machine that lists size and digest of an artifact's parts."""
-    return artifact.with_name(f"{artifact.name}.parts")
 
 
 def read_parts(artifact: Path) -> list[tuple[int, str]]:

@@ -15,24 +15,29 @@ from deployctl.release.history import read_local
 from deployctl.release.member import Member
 
 
+def expects_delta(inventory: Inventory) -> bool:
+    """Whether this inventory's hosts are likely to hold a release that is known here."""
+    file = str(inventory.file.absolute())
+    digests = [
+        str(record["digest"])
+        for record in read_local(inventory.app)
+        if record.get("inventory") == file and record.get("digest")
+    ]
+    return bool(digests) and _shelf().holds(digests[-1])
+
+
+def _shelf() -> Shelf:
+    return Shelf(user_cache_path("deployctl") / "manifests")
+
+
 class Bases:
     """The manifests that the hosts of one run build upon, as files."""
 
     def __init__(self, fleet: Fleet, workdir: Path) -> None:
         self._fleet = fleet
         self._workdir = workdir
-        self._shelf = Shelf(user_cache_path("deployctl") / "manifests")
+        self._shelf = _shelf()
         self._files: dict[str, Path] = {}
-
-    def expected(self, inventory: Inventory) -> bool:
-        """Whether this inventory's hosts are likely to hold a release that is known here."""
-        file = str(inventory.file.absolute())
-        digests = [
-            str(record["digest"])
-            for record in read_local(inventory.app)
-            if record.get("inventory") == file and record.get("digest")
-        ]
-        return bool(digests) and self._shelf.holds(digests[-1])
 
     def keep(self, manifest: bytes) -> None:
         self._shelf.put(manifest)

@@ -9,7 +9,7 @@ from typing import Any
 from deployctl.artifact.manifest import Manifest
 from deployctl.errors import HostError
 from deployctl.host.layout import live_release
-from deployctl.host.staging import Action, Plan, check_space
+from deployctl.host.plan import Action, Plan, check_space
 from deployctl.model import Outcome, Phase, State
 from deployctl.release.bases import Bases
 from deployctl.release.member import Member

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deployctl.host.staging import room_kib
+from deployctl.host.plan import room_kib
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer
 from deployctl.release.run import Run

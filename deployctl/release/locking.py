@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from deployctl.errors import Code
-from deployctl.host.lock import owner_text
+from deployctl.host.owner import owner_text
 from deployctl.release.events import stamp, utc_now
 from deployctl.release.fleet import Fleet
 from deployctl.release.loop import Loop

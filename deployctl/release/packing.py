@@ -28,11 +28,11 @@ from deployctl.artifact.source import open_source
 from deployctl.artifact.transcode import transcode
 from deployctl.artifact.walk import Walked, walk
 from deployctl.engine.child import Line, Message
+from deployctl.engine.crew import Crew
 from deployctl.errors import DEFECT_HINT, DeployctlError, SourceError
-from deployctl.host.layout import delta_stem, shared_links
-from deployctl.host.parts import list_of_parts
+from deployctl.host.layout import delta_stem, list_of_parts, shared_links
 from deployctl.model import Shared
-from deployctl.release.loop import Loop
+from deployctl.release.events import Events
 from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
 STARVED_HINT = "packing needs memory and space: close other programs, or raise the limit of this run (ulimit -v, its container)"
@@ -263,10 +263,11 @@ class Growing:
 class Packer:
     """The parent's side; `archives` fills as they are ready, by key of the group and codec."""
 
-    def __init__(self, loop: Loop, source: Source, workdir: Path) -> None:
-        self._loop = loop
+    def __init__(self, crew: Crew, events: Events, source: Source, workdir: Path) -> None:
+        self._crew = crew
+        self._events = events
         self._source = source
-        self._worker = loop.crew.hire(packer(source, workdir), role="packer")
+        self._worker = crew.hire(packer(source, workdir), role="packer")
         self._wanted: set[tuple[str, str]] = set()
         self.manifest_file = workdir / "manifest"
         self._ended = False  # it has failed, or died when nothing was wanted of it
@@ -297,7 +298,7 @@ class Packer:
                 self.walked = True
                 self.size = (message["size_bytes"], message["entries"])
                 for warning in message["warnings"]:
-                    self._loop.events.note("warning", warning)
+                    self._events.note("warning", warning)
             case "part":
                 self.growing.grow(message["path"], message["part"])
             case "hashed":
@@ -333,7 +334,7 @@ class Packer:
     def drop_whole(self) -> None:
         """No host is likely to need the whole: unless it is nearly packed, leave it until it is asked for."""
         if self.tree is None and not self._source.expects_delta:
-            self._loop.crew.send(self._worker, {"do": "hash"})
+            self._crew.send(self._worker, {"do": "hash"})
 
     def want(self, codec: str, group: Group | None = None) -> None:
         """Ask for the whole or a group's delta; it arrives in `archives`, or its key in `useless`."""
@@ -344,7 +345,7 @@ class Packer:
             raise SourceError("the packer is gone, and another archive is wanted", hint=STARVED_HINT)
         self._wanted.add((key, codec))
         base = {"digest": group.base, "file": group.file, "unusable": list(group.unusable)} if group else None
-        self._loop.crew.send(self._worker, {"do": "pack", "key": key, "codec": codec, "base": base})
+        self._crew.send(self._worker, {"do": "pack", "key": key, "codec": codec, "base": base})
 
     def ready(self, codec: str, group: Group | None = None) -> bool:
         key = group.key if group else WHOLE

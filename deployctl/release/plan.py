@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from deployctl.artifact.local import PART_BYTES
 from deployctl.host.facts import Facts
 from deployctl.host.layout import artifact_name, delta_stem, parts_name
-from deployctl.host.staging import Action, Plan
+from deployctl.host.plan import Action, Plan
 
 
 @dataclass(frozen=True, slots=True)

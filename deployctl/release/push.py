@@ -7,20 +7,21 @@ any failure: nothing was live │ any failure: all back
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deployctl.engine.crew import Arrival
-from deployctl.errors import UsageError
-from deployctl.host.staging import Action
+from deployctl.engine.crew import Arrival, Crew
+from deployctl.errors import DeployctlError, UsageError
+from deployctl.host.plan import Action
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, Phase, State
-from deployctl.release.bases import Bases
+from deployctl.release.bases import Bases, expects_delta
 from deployctl.release.dry import report_plans
 from deployctl.release.early import send_early
-from deployctl.release.events import Observer, utc_now
+from deployctl.release.events import Events, Observer, utc_now
 from deployctl.release.history import known_release
 from deployctl.release.local import build
 from deployctl.release.loop import LeaveAtOnce
@@ -71,16 +72,20 @@ def push(
     check_max_failures(options.max_failures)
     told = {"source": str(source), "dry_run": options.dry_run, "activate": options.activate}
     told |= {"ref": options.ref} if options.ref is not None else {}
-    with open_run("push", inventory, options, observer, hooked=not options.dry_run, **told) as run:
-        try:
-            if not options.dry_run:
-                build(run, Path(source))
-            if run.fleet.stopping():
-                return run.stopped_before_live()
-            with run_directory(options.environ) as workdir:
-                return _Push(run, Path(source), options, workdir).perform()
-        except LeaveAtOnce:
-            return run.left_at_once()
+    with contextlib.ExitStack() as stack:
+        preparing = _Preparing(inventory, Path(source), options, stack)
+        hooked = not options.dry_run
+        with open_run(
+            "push", inventory, options, observer, hooked=hooked, ahead=preparing.begin, **told
+        ) as run:
+            try:
+                if hooked:
+                    build(run, Path(source))
+                if run.fleet.stopping():
+                    return run.stopped_before_live()
+                return _Push(run, options, *preparing.take(run)).perform()
+            except LeaveAtOnce:
+                return run.left_at_once()
 
 
 def refuse_build_hook(inventory: Inventory, source: Path, options: PushOptions) -> None:
@@ -102,28 +107,58 @@ def check_max_failures(text: str | None) -> None:
         raise UsageError(f"--max-failures: {error}") from None
 
 
+class _Preparing:
+    """The run's directory and the packer, which begins while the parent still loads what it needs to connect.
+
+    Not before a build hook has run, though; and what fails is said once the run has begun.
+    """
+
+    def __init__(
+        self, inventory: Inventory, source: Path, options: PushOptions, stack: contextlib.ExitStack
+    ) -> None:
+        self._inventory = inventory
+        self._source = source
+        self._options = options
+        self._stack = stack  # ends after the run
+        self._begun: tuple[Packer, Path] | None = None
+        self._error: DeployctlError | None = None
+
+    def begin(self, crew: Crew, events: Events) -> None:
+        if self._options.dry_run or not self._inventory.release.hooks["build"]:
+            try:
+                self._begin(crew, events)
+            except DeployctlError as error:
+                self._error = error
+
+    def take(self, run: Run) -> tuple[Packer, Path]:
+        if self._error:
+            raise self._error
+        return self._begun or self._begin(run.loop.crew, run.events)
+
+    def _begin(self, crew: Crew, events: Events) -> tuple[Packer, Path]:
+        release, options = self._inventory.release, self._options
+        workdir = self._stack.enter_context(run_directory(options.environ))
+        source = Source(
+            self._source,
+            options.ref,
+            tuple(release.exclude),
+            release.shared,
+            options.allow_empty,
+            trusts_cache=not options.force,
+            expects_delta=expects_delta(self._inventory),
+        )
+        self._begun = Packer(crew, events, source, workdir), workdir
+        return self._begun
+
+
 class _Push:
     """The steps of one push, in the order of `perform`."""
 
-    def __init__(self, run: Run, source: Path, options: PushOptions, workdir: Path) -> None:
-        release = run.inventory.release
+    def __init__(self, run: Run, options: PushOptions, packer: Packer, workdir: Path) -> None:
         self._run = run
         self._options = options
         self._bases = Bases(run.fleet, workdir)
-        expected = self._bases.expected(run.inventory)
-        self._packer = Packer(
-            run.loop,
-            Source(
-                source,
-                options.ref,
-                tuple(release.exclude),
-                release.shared,
-                options.allow_empty,
-                trusts_cache=not options.force,
-                expects_delta=expected,
-            ),
-            workdir,
-        )
+        self._packer = packer
         run.fleet.listen(self._hear)
 
     def _hear(self, arrival: Arrival) -> bool:

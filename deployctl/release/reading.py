@@ -14,7 +14,7 @@ from typing import Any
 from deployctl.errors import Exit
 from deployctl.host.facts import Facts
 from deployctl.host.layout import live_release
-from deployctl.host.lock import owner_of
+from deployctl.host.owner import owner_of
 from deployctl.host.reading import Standing, last_of, release_before
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, State

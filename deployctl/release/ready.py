@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployctl.errors import Code, Exit
-from deployctl.host.lock import owner_text
+from deployctl.host.owner import owner_text
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer

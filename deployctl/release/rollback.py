@@ -53,7 +53,7 @@ def rollback(
             f"{release!r} is neither a release id nor a digest prefix (4 hexadecimal digits or more)"
         )
     options = replace(options or RollbackOptions(), **settings)
-    told = {"wanted": release} if release else {}
+    told: dict[str, Any] = {"wanted": release} if release else {}
     with open_run("rollback", inventory, options, observer, hooked=True, **told) as run:
         try:
             return _Rollback(run, release, force=options.force).perform()

@@ -15,9 +15,7 @@ from typing import Any
 
 from deployctl.engine.crew import Crew
 from deployctl.errors import Code, Exit, UsageError
-from deployctl.host.agent import agent
 from deployctl.host.facts import Facts
-from deployctl.host.knownhosts import append_learned
 from deployctl.host.layout import live_release
 from deployctl.host.tap import hide
 from deployctl.inventory import Inventory, select
@@ -37,7 +35,6 @@ from deployctl.release.records import Author, record
 from deployctl.release.result import HostResult, Result, came_to, exit_code
 from deployctl.release.rollout import Rollout
 from deployctl.release.signals import stop_signals
-from deployctl.release.site import make_site
 from deployctl.release.uplink import Uplink, check_rate
 
 CLEAN_S = 5.0  # longest that removing what is unproven may hold up the end of an abort
@@ -107,6 +104,10 @@ class Run:
         for member in self.fleet:
             for file, text in member.answer.get("learned", ()):
                 learned.setdefault(file, []).append(text)
+        if not learned:
+            return
+        from deployctl.host.knownhosts import append_learned  # noqa: PLC0415 - see `open_run`
+
         for file, lines in learned.items():
             append_learned(Path(file), list(dict.fromkeys(lines)))
 
@@ -335,13 +336,15 @@ def open_run(
     observer: Observer | None,
     *,
     hooked: bool = False,
+    ahead: Callable[[Crew, Events], None] | None = None,
     **started: Any,
 ) -> Iterator[Run]:
     """Select the hosts, ask for passphrases, say that the run has begun; end every worker on the way out.
 
-    With `hooked` the run runs hooks and checks, so the variables of every host must be there.
+    With `hooked` the run runs hooks and checks, so the variables of every host must be there. `ahead` is called once the
+    hosts are known, to fork what need not wait for the rest.
 
-    Nothing is contacted and nothing is forked yet: that is `connect`'s. UsageError, InventoryError.
+    Nothing is contacted yet: that is `connect`'s. UsageError, InventoryError.
     """
     try:
         batches(options.batch, 1)
@@ -351,11 +354,22 @@ def open_run(
     forks = min(options.forks or FORKS, len(hosts))
     check_rate(options.limit_rate_bytes_s, forks)
     events = Events(observer or Silent(), new_run_id())
-    site = make_site(inventory, hosts, options, events, hooked=hooked)
+    crew = Crew(name="deployctl")
+    try:
+        if ahead is not None:
+            ahead(crew, events)
+        # Both load paramiko, which takes longer than a small tree is walked: `ahead` does that meanwhile.
+        from deployctl.host.agent import agent  # noqa: PLC0415
+        from deployctl.release.site import make_site  # noqa: PLC0415
+
+        site = make_site(inventory, hosts, options, events, hooked=hooked)
+        crew.servant = agent(site)
+    except BaseException:
+        crew.stop()
+        raise
     if options.message:
         options = replace(options, message=hide(options.message, site.secrets))
     with stop_signals() as signals:
-        crew = Crew(agent(site), name="deployctl")
         loop = Loop(crew, events, signals)
         members = [Member(name, target.first_hop) for name, target in site.targets.items()]
         fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from deployctl.host.layout import artifact_name, delta_stem
-from deployctl.host.staging import Action, Plan
+from deployctl.host.plan import Action, Plan
 from deployctl.release.bases import Bases
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from deployctl.errors import Exit, UsageError
-from deployctl.host.lock import owner_of, owner_text
+from deployctl.host.owner import owner_of, owner_text
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, State
 from deployctl.release.events import Observer

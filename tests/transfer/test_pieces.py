@@ -14,7 +14,8 @@ from deployctl.artifact.pack import Artifact
 from deployctl.errors import Code, HostError
 from deployctl.host.growth import Growth
 from deployctl.host.lanes import Lanes
-from deployctl.host.parts import list_of_parts, read_parts
+from deployctl.host.layout import list_of_parts
+from deployctl.host.parts import read_parts
 from deployctl.host.receiver import Receiver
 from deployctl.host.script import Answer
 from deployctl.host.shell import Cancel, Shell
