@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import json
 import os
 import queue
@@ -108,6 +109,7 @@ def child_main(
             os.setpgid(0, 0)
         cut()
         _leave_stdin()
+        gc.freeze()  # what the parent has made is never garbage here, and to look at it would copy its pages
         line = Line(inbox, outbox, parent_pid=parent_pid, beat_s=beat_s)
         _own_signals(line)
         _die_with_parent(line)

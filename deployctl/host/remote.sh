@@ -169,13 +169,17 @@ do_probe() {
   done
   [ ! -e .deployctl/history.jsonl ] || [ -f .deployctl/history.jsonl ] || say not_a_file "$D_ROOT/.deployctl/history.jsonl"
   [ -r .deployctl/lock.d/beat ] && say beat "$(cat .deployctl/lock.d/beat 2>/dev/null)"
-  [ -r .deployctl/version ] && say version "$(head -n 1 .deployctl/version)"
+  [ -r .deployctl/version ] && read -r D_T <.deployctl/version && say version "$D_T"
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"
   done
   if [ -L current ]; then
-    [ "$(readlink current | wc -l | tr -d ' ')" = 1 ] || say current_is "link with a line break in its text"
-    say current "$(readlink current)"
+    D_T=$(readlink current && echo x)
+    D_T=${D_T%"
+x"}
+    case $D_T in *"
+"*) say current_is "link with a line break in its text" ;; esac
+    say current "$D_T"
   elif [ -d current ]; then
     say current_is directory
   elif [ -e current ]; then

