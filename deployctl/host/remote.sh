@@ -148,7 +148,14 @@ do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
 
 # ---- probe: everything the plan needs to know, in one round trip; changes nothing ------------------------------
 
-do_probe() {
+do_probe() { # said in one piece: each line of its own would be a packet, and wake three threads
+  D_SAID=$(look_round)
+  D_STATUS=$?
+  printf '%s\n' "$D_SAID"
+  return $D_STATUS
+}
+
+look_round() {
   for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
     has "$D_T" && say tool "$D_T"
   done
