@@ -39,6 +39,12 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are processors: a third of the time tests wait, for a limit or a lease to run out."""
+    count = os.cpu_count() or 1
+    return count + (count + 1) // 2
+
+
 @pytest.hookimpl(tryfirst=True)  # before fixtures hide CI
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("sshd") and find_sshd() is None:

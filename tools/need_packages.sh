@@ -16,6 +16,9 @@ need unshare util-linux
 need ip iproute2
 need strace strace
 need cc "gcc libc6-dev"
+need zsh zsh
+need tcsh tcsh
+need fish fish
 [ -z "$wanted" ] && exit 0
 
 if command -v apt-get >/dev/null 2>&1; then

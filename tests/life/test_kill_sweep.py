@@ -17,7 +17,7 @@ from tests.support.proc import wait_until
 
 pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
-EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "8"))  # point; `make crash` takes 1
+EVERY = int(os.environ.get("DEPLOYCTL_TEST_EVERY", "14"))  # point; `make crash` takes 1
 BATCH = ("--batch", "1,2")
 
 

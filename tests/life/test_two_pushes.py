@@ -13,7 +13,7 @@ from tests.release.trees import make_site, walk
 
 pytestmark = [pytest.mark.sshd, pytest.mark.cold]
 
-ROUNDS = int(os.environ.get("DEPLOYCTL_TEST_ROUNDS", "6"))  # `make crash` takes 30
+ROUNDS = int(os.environ.get("DEPLOYCTL_TEST_ROUNDS", "4"))  # `make crash` takes 30
 
 
 @pytest.mark.hosts(3)
