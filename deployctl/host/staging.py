@@ -57,6 +57,7 @@ class Plan:
     size_bytes: int
     sha256: str
     files: int = 0  # whose content is sent
+    patched: int = 0  # of these, as what differs from the file in the base
     base: str = ""  # the release to copy, for COPY, or to build upon, for DELTA
     base_tree: str = ""
     links: str = "copy"
@@ -108,7 +109,8 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     else:
         sent_bytes = _send(session, plan, operation) if plan.path else 0
     told = {"action": plan.action, **({"base": plan.base} if plan.base else {})}
-    operation.ok(bytes=sent_bytes, files=plan.files, **told)
+    patched = {"patched": plan.patched} if plan.patched else {}
+    operation.ok(bytes=sent_bytes, files=plan.files, **patched, **told)
     operation.begin(Phase.STAGE)
     try:
         _build(session, plan, operation, delivery)

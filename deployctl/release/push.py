@@ -120,6 +120,7 @@ class _Push:
                 release.shared,
                 options.allow_empty,
                 trusts_cache=not options.force,
+                keeps=not options.dry_run,
                 expects_delta=expected,
             ),
             workdir,
