@@ -24,7 +24,7 @@ from deployctl.artifact.kept import LARGE_BYTES
 from deployctl.artifact.local import new_file
 from deployctl.artifact.manifest import Entry, Manifest, escape
 from deployctl.artifact.pack import LEVEL, Artifact, Packed, Stream, processors
-from deployctl.artifact.patch import Patch, Range
+from deployctl.artifact.patch import Copy, Patch, Range
 from deployctl.artifact.reading import CHUNK_BYTES, changed, read_chunks, read_link
 from deployctl.artifact.tarstream import END, header, padding
 from deployctl.artifact.walk import Found, Walked
@@ -232,8 +232,9 @@ def _patches(
 ) -> Iterator[bytes]:
     """What is written of large files, in lines that the host carries out.
 
-    `f NUMBER MODE FROM SIZE NAME` begins one, over a copy of the base's (FROM is its size) or anew (`-`); `o UNIT SKIP COUNT` adds
-    some of the base's to the reference; `z FRAME` decodes; `n UNIT SEEK COUNT` writes what comes next of that; `e` ends the file.
+    `f NUMBER MODE FROM SIZE NAME` begins one, over a copy of the base's (FROM is its size) or anew (`-`). `c FIRST SIZE UNIT SEEK`
+    copies from byte FIRST, counted from 1, of the base's. `o UNIT SKIP COUNT` adds some of the base's to the reference, `z FRAME` decodes,
+    `n UNIT SEEK COUNT` writes what comes next of that, where it is not all written in order. `e` ends the file.
     """
     if not delta.patches:
         return
@@ -249,25 +250,30 @@ def _patches(
         begin = patch.old_bytes if patch.over else "-"
         lines.append(f"f {number} {modes[path]:o} {begin} {patch.new_bytes} {_octal(path)}\n")
         with patch.spool.open("rb") as spool:
-            for segment in patch.segments:
-                yield header("f", b"first/frames/%d" % frames, mode=0o644, size=segment.size_bytes)
-                for start in range(0, segment.size_bytes, CHUNK_BYTES):
-                    yield spool.read(min(CHUNK_BYTES, segment.size_bytes - start))
-                yield padding(segment.size_bytes)
-                lines += [f"o {_in_units(each)}\n" for each in segment.old]
+            for step in patch.steps:
+                if isinstance(step, Copy):
+                    unit, seek, _ = _in_units(step.new)
+                    lines.append(f"c {step.old_start + 1} {step.new.end - step.new.start} {unit} {seek}\n")
+                    continue
+                yield header("f", b"first/frames/%d" % frames, mode=0o644, size=step.size_bytes)
+                for start in range(0, step.size_bytes, CHUNK_BYTES):
+                    yield spool.read(min(CHUNK_BYTES, step.size_bytes - start))
+                yield padding(step.size_bytes)
+                lines += ["o {} {} {}\n".format(*_in_units(each)) for each in step.old]
                 lines.append(f"z {frames}\n")
-                lines += [f"n {_in_units(each)}\n" for each in segment.new]
+                if patch.over:
+                    lines += ["n {} {} {}\n".format(*_in_units(each)) for each in step.new]
                 frames += 1
         lines.append("e\n")
     yield _text(b"first/patches", "".join(lines).encode("ascii"))
 
 
-def _in_units(part: Range) -> str:
-    """The range as `UNIT START COUNT`, in as large units as it begins at a multiple of; its end may be that of the file."""
+def _in_units(part: Range) -> tuple[int, int, int]:
+    """A unit, and the start and length of the range in it: as large a one as it begins at a multiple of; its end may be that of the file."""
     unit = _UNIT
     while unit < _MAX_UNIT and part.start % (2 * unit) == 0 and (part.end - part.start) % (2 * unit) == 0:
         unit *= 2
-    return f"{unit} {part.start // unit} {-(-(part.end - part.start) // unit)}"
+    return unit, part.start // unit, -(-(part.end - part.start) // unit)
 
 
 def _octal(path: bytes) -> str:

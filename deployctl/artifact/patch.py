@@ -5,8 +5,9 @@ in memory as a whole, here or on a host: what is new comes in segments, each a z
 dictionary, which every zstd takes with `-D`, however old.
 
     same     blocks that are where they were: left as they are in a copy of the old file (`over`)
-    pieces   of the ranges between them, each with the place in the old file where its content seems to have been
-    segment  as many pieces as make 4 MiB, and 8 MiB of references
+    pieces   of the ranges between them, each with the places in the old file where its content seems to have been
+    copy     pieces in a row that are as they were, but elsewhere
+    segment  other pieces: as many as make 4 MiB, with at most 8 MiB of references
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ from deployctl.artifact.walk import Found, Walked
 WORTH = (
     0.9  # of what the file would take compressed: a patch that is larger is not worth the work on the host
 )
+WORTH_REFERENCE = (
+    0.8  # of what a segment takes without: one that saves less is not worth a process for each of its ranges
+)
 SEGMENT_BYTES = 4 << 20
 REFERENCE_BYTES = 8 << 20  # as much as the first versions of zstd take
+COPY_BYTES = 4 << 20  # at least: fewer are decoded as fast
 PIECE_BYTES = 512 << 10
 
 _BLOCK = 4096
@@ -67,21 +72,30 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A range of the new file that the old one has from `old_start` on."""
+
+    old_start: int
+    new: Range
+
+
+@dataclass(frozen=True, slots=True)
 class Patch:
     """How a file comes of an older one; the frames are in `spool`.
 
-    `over`: the segments are written over a copy of the old file, cut to `new_bytes`, since some of it stays where it is.
+    `over`: the steps are written over a copy of the old file, cut to `new_bytes`, since some of it stays where it is. Otherwise they
+    make up the whole file in their order, and each writes one range.
     """
 
     spool: Path
-    segments: tuple[Segment, ...]
+    steps: tuple[Segment | Copy, ...]
     over: bool
     old_bytes: int
     new_bytes: int
 
     @property
     def size_bytes(self) -> int:
-        return sum(segment.size_bytes for segment in self.segments)
+        return sum(step.size_bytes for step in self.steps if isinstance(step, Segment))
 
 
 class _UselessError(Exception):
@@ -96,6 +110,7 @@ class _Piece(NamedTuple):
     new: Range
     old: tuple[Range, ...]
     found: bool  # an anchor of it was there
+    shift: int | None  # from where it is now to where it was, if it is the same
 
 
 def make_patch(walked: Walked, found: Found, old: Path, before: Entry, spool: Path) -> Patch | None:
@@ -147,10 +162,10 @@ class _Patching:
             known_bytes = same_bytes + _total([piece.new for piece in pieces if piece.found])
             if known_bytes < (1 - WORTH) * self._new_bytes:
                 raise _UselessError
-            segments = self._compress(pool, _segments(pieces), frames)
+            steps = self._compress(pool, _steps(pieces), frames)
         finally:
             pool.shutdown(cancel_futures=True)
-        return Patch(spool, tuple(segments), over, self._old_bytes, self._new_bytes)
+        return Patch(spool, tuple(steps), over, self._old_bytes, self._new_bytes)
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
@@ -194,7 +209,12 @@ class _Patching:
             self._shift = shifts[-1]
         else:  # small, between what is the same; or unlike what was there, but hardly everywhere
             old = [self._range(piece, self._shift if size >= _COARSE else 0, 0)]
-        return _Piece(piece, tuple([each for each in old if each.start < each.end]), bool(shifts))
+        same = next((shift for shift in shifts if self._is_at(piece, shift)), None)
+        return _Piece(piece, tuple([each for each in old if each.start < each.end]), bool(shifts), same)
+
+    def _is_at(self, piece: Range, shift: int) -> bool:
+        size, start = piece.end - piece.start, piece.start + shift
+        return start >= 0 and os.pread(self._new, size, piece.start) == self._read_old(start, size)
 
     def _range(self, piece: Range, shift: int, slack: int) -> Range:
         unit = _COARSE if slack else _BLOCK
@@ -242,22 +262,28 @@ class _Patching:
 
     # ---- what it becomes
 
-    def _compress(self, pool: ThreadPoolExecutor, plans: Sequence[Segment], frames: int) -> list[Segment]:
-        """The segments with their frames written."""
+    def _compress(
+        self, pool: ThreadPoolExecutor, plans: Sequence[Segment | Copy], frames: int
+    ) -> list[Segment | Copy]:
+        """The steps, with the frames of segments written."""
         limit_bytes = WORTH * self._compressed_bytes()
-        done: list[Segment] = []
+        done: list[Segment | Copy] = []
         ahead: deque[Future[tuple[Segment, bytes]]] = deque()
+        waiting: deque[Segment | Copy] = deque(plans)
         offset = 0
-        for plan in [*plans, None]:
-            if plan is not None:
-                ahead.append(pool.submit(self._frame, plan))
-            while ahead and (plan is None or len(ahead) > _THREADS):
-                segment, frame = ahead.popleft().result()
-                done.append(replace(segment, offset=offset, size_bytes=len(frame)))
-                offset += len(frame)
-                if offset > limit_bytes:
-                    raise _UselessError
-                _write(frames, frame)
+        for plan in plans:
+            if isinstance(plan, Copy):
+                done.append(plan)
+                continue
+            while waiting and len(ahead) < _THREADS + 1:
+                if isinstance(following := waiting.popleft(), Segment):
+                    ahead.append(pool.submit(self._frame, following))
+            segment, frame = ahead.popleft().result()
+            done.append(replace(segment, offset=offset, size_bytes=len(frame)))
+            offset += len(frame)
+            if offset > limit_bytes:
+                raise _UselessError
+            _write(frames, frame)
         return done
 
     def _frame(self, plan: Segment) -> tuple[Segment, bytes]:
@@ -274,7 +300,7 @@ class _Patching:
         )
         reference = zstandard.ZstdCompressionDict(old, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         frame = zstandard.ZstdCompressor(dict_data=reference, compression_params=parameters).compress(new)
-        if len(frame) > len(new) / 4 and len(plain := _plain(new)) <= len(frame) * 1.05:
+        if len(frame) > len(new) / 4 and WORTH_REFERENCE * len(plain := _plain(new)) <= len(frame):
             return replace(plan, old=()), plain
         return plan, frame
 
@@ -329,19 +355,39 @@ def _cut(ranges: Sequence[Range]) -> Iterator[Range]:
             yield Range(at, min(at + PIECE_BYTES, end))
 
 
-def _segments(pieces: Sequence[_Piece]) -> list[Segment]:
-    """The pieces in order, as many in each as keep both bounds; without frames."""
-    segments: list[Segment] = []
-    new_bytes = 0
+def _steps(pieces: Sequence[_Piece]) -> list[Segment | Copy]:
+    """The pieces in order as copies, where these are long, and segments without frames."""
+    steps: list[Segment | Copy] = []
+    for run in _runs(pieces):
+        first, last = run[0], run[-1]
+        if first.shift is not None and last.new.end - first.new.start >= COPY_BYTES:
+            steps.append(Copy(first.new.start + first.shift, Range(first.new.start, last.new.end)))
+        else:
+            for piece in run:
+                _add(steps, piece)
+    return steps
+
+
+def _runs(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces that lay behind one another as they do now; each that is not the same alone."""
+    run: list[_Piece] = []
     for piece in pieces:
-        size = piece.new.end - piece.new.start
-        if segments and new_bytes + size <= SEGMENT_BYTES:
-            last = segments[-1]
-            old = _joined(sorted([*last.old, *piece.old]))
-            if _total(old) <= REFERENCE_BYTES:
-                segments[-1] = Segment(tuple(old), tuple(_joined([*last.new, piece.new])), 0, 0)
-                new_bytes += size
-                continue
-        segments.append(Segment(tuple(_joined(sorted(piece.old))), (piece.new,), 0, 0))
-        new_bytes = size
-    return segments
+        if run and (
+            piece.shift is None or piece.shift != run[-1].shift or piece.new.start != run[-1].new.end
+        ):
+            yield run
+            run = []
+        run.append(piece)
+    if run:
+        yield run
+
+
+def _add(steps: list[Segment | Copy], piece: _Piece) -> None:
+    """Put a piece into the last step, if that is a segment that has room for it, or into a new one."""
+    last = steps[-1] if steps else None
+    if isinstance(last, Segment) and _total([*last.new, piece.new]) <= SEGMENT_BYTES:
+        old = _joined(sorted([*last.old, *piece.old]))
+        if _total(old) <= REFERENCE_BYTES:
+            steps[-1] = Segment(tuple(old), tuple(_joined([*last.new, piece.new])), 0, 0)
+            return
+    steps.append(Segment(tuple(_joined(sorted(piece.old))), (piece.new,), 0, 0))

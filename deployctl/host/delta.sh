@@ -360,27 +360,34 @@ own_files() { # never a second name for an inode within a release; -L since busy
 # is no reference any more; that it was what it should be shows in the digest of what comes of it.
 write_patched() {
   : >reference
-  while read -r D_WORD D_A D_B D_C D_SIZE D_NAME; do
+  while read -r D_WORD D_A D_B D_C D_D D_NAME; do
+    D_ERR=
     case $D_WORD in
-    f) begin_patched "$D_A" "$D_C" ;;
+    f) begin_patched "$D_A" "$D_C" "$D_D" ;;
+    c) copy_range "$D_A" "$D_B" "$D_C" "$D_D" ;;
     o) dd if="$D_FILE" bs="$D_A" skip="$D_B" count="$D_C" 2>/dev/null >>reference ;;
     z) decode "first/frames/$D_A" && exec 4<decoded ;;
     n) dd of="$D_NEW" bs="$D_A" seek="$D_B" count="$D_C" conv=notrunc <&4 2>/dev/null ;;
     e) chmod "$D_MODE" "$D_NEW" && touch -r "$D_WAS" "$D_NEW" ;;
-    esac || { D_DOOMED=../$D_ARTIFACT; blame . 33 "cannot patch files: zstd or dd failed${D_ERR:+: $D_ERR}"; }
+    esac || {
+      D_DOOMED=../$D_ARTIFACT
+      blame . 33 "cannot patch files: zstd or dd failed${D_ERR:+: $D_ERR}"
+    }
   done <first/patches
   exec 4<&-
   rm -f reference decoded
 }
 
-begin_patched() { # NUMBER FROM, with D_B, D_SIZE and D_NAME
+begin_patched() { # NUMBER FROM SIZE, with D_B and D_NAME
   D_NEW=first/new/$1
   D_WAS=first/was/$1
   D_MODE=$D_B
-  D_ERR=
   D_FILE=$(printf '%bx' "$D_NAME")
   D_FILE=$D_OLD/${D_FILE%x}
+  D_OVER=1
   if [ "$2" = - ]; then
+    D_OVER=
+    : >decoded
     : >"$D_NEW"
     return
   fi
@@ -389,14 +396,26 @@ begin_patched() { # NUMBER FROM, with D_B, D_SIZE and D_NAME
     mv -f whole "$D_NEW" || return
   fi
   chmod u+rw "$D_NEW" || return
-  [ "$2" -le "$D_SIZE" ] || dd if=/dev/null of="$D_NEW" bs=1 seek="$D_SIZE" 2>/dev/null # cuts it
+  [ "$2" -le "$3" ] || dd if=/dev/null of="$D_NEW" bs=1 seek="$3" 2>/dev/null # cuts it
+}
+
+copy_range() { # FIRST SIZE UNIT SEEK
+  if [ -n "$D_OVER" ]; then
+    tail -c "+$1" "$D_FILE" 2>/dev/null | head -c "$2" | dd of="$D_NEW" bs="$3" seek="$4" conv=notrunc 2>/dev/null
+  else
+    tail -c "+$1" "$D_FILE" 2>/dev/null | head -c "$2" >>"$D_NEW"
+  fi
 }
 
 decode() { # FRAME: with the reference, if there is one, which is used up
-  if [ -s reference ]; then set -- "$1" -D reference; else set -- "$1"; fi
   D_FRAME=$1
-  shift
-  D_ERR=$(zstd -dcq "$@" <"$D_FRAME" 2>&1 >decoded) && : >reference
+  set --
+  [ ! -s reference ] || set -- -D reference
+  if [ -n "$D_OVER" ]; then
+    D_ERR=$(zstd -dcq "$@" <"$D_FRAME" 2>&1 >decoded)
+  else
+    D_ERR=$(zstd -dcq "$@" <"$D_FRAME" 2>&1 >>"$D_NEW")
+  fi && : >reference
 }
 
 verify_built() { # names, modes, link texts and sizes of everything, content of what the record does not vouch for

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployctl.artifact.kept import LARGE_BYTES
-from deployctl.artifact.patch import SEGMENT_BYTES
+from deployctl.artifact.patch import COPY_BYTES, SEGMENT_BYTES
 from tests.delta.conftest import MakeWith
 from tests.delta.kit import Site, arrived, flipped, forge, release_of, way, ways
 from tests.release.lab import Lab, tool_directory
@@ -110,6 +110,33 @@ def test_little_is_sent(make_with: MakeWith, tree: Site, kind: str) -> None:
     assert (new.stat().st_ino, new.stat().st_nlink) != (old.stat().st_ino, 2)
     assert (int(new.stat().st_mtime), stat.S_IMODE(new.stat().st_mode)) == (1_700_000_000, 0o750)
     assert lab.start("verify").finish().code == 0
+
+
+@pytest.mark.parametrize("kind", ["begin copy", "begin hard", "middle copy", "middle hard"])
+def test_a_long_range_that_moved(make_with: MakeWith, tree: Site, kind: str) -> None:
+    place, links = kind.split()
+    lab = make_with(links=links)
+    image = tree.fill("image", 3 * COPY_BYTES)
+    lab.push(tree.root)
+    data = image.read_bytes()
+    at = COPY_BYTES + 5 if place == "middle" else 0
+    image.write_bytes(data[:at] + b"more" + data[at:])
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert patched(done) == 1
+    assert (done.sent("h01") or 0) < LITTLE
+
+
+@pytest.mark.parametrize("what", ["tail", "head"])
+def test_a_range_that_is_not_copied(make_with: MakeWith, tree: Site, what: str) -> None:
+    lab = make_with()
+    image = tree.fill("image", 2 * COPY_BYTES)
+    lab.push(tree.root)
+    image.write_bytes(b"more" + image.read_bytes())
+    lab["h01"].gate(f"stage.{what}", "case $* in '-c '*) exit 1;; esac")
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert ways(done) == ["delta", "upload"]
 
 
 @pytest.mark.parametrize("links", LINKS)
@@ -237,7 +264,7 @@ def test_what_fails_on_a_host(make_with: MakeWith, tree: Site, what: str) -> Non
     place = lab["h02"]
     image = tree.fill("image", SIZE)
     lab.push(tree.root)
-    image.write_bytes(begun_with_more(image.read_bytes()))
+    image.write_bytes(overwritten(image.read_bytes()))
     match what:
         case "zstd fails":
             place.gate("stage.zstd", "case $* in *-D*) exit 1;; esac")
@@ -255,7 +282,7 @@ def test_what_fails_on_a_host(make_with: MakeWith, tree: Site, what: str) -> Non
     assert ways(done, "h02") == ["delta", "upload"]
     assert "h02: cannot build upon release" in done.stderr
     place.mend()
-    image.write_bytes(overwritten(image.read_bytes()))
+    image.write_bytes(cut(image.read_bytes()))
     done = lab.push(tree.root)
     arrived(lab, done, tree.root)
     assert [patched(done, name) for name in lab.names] == [1, 1]
