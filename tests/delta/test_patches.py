@@ -226,6 +226,18 @@ def test_a_host_without_zstd_beside_one_that_has_it(make_with: MakeWith, tree: S
     assert (done.sent("h01") or 0) < LITTLE < SIZE < (done.sent("h02") or 0)
 
 
+@pytest.mark.parametrize("edit", ["overwritten", "begun_with_more", "cut"])
+def test_busybox_beside_zstd(make_with: MakeWith, tree: Site, tmp_path: Path, edit: str) -> None:
+    lab = make_with("busybox")
+    (tmp_path / "tools/zstd").symlink_to(shutil.which("zstd") or "/usr/bin/zstd")
+    image = tree.fill("image", 2 * COPY_BYTES)
+    lab.push(tree.root)
+    image.write_bytes(EDITS[edit](image.read_bytes()))
+    done = lab.push(tree.root)
+    arrived(lab, done, tree.root)
+    assert (ways(done), patched(done)) == (["delta"], 1)
+
+
 def test_edited_by_hand_on_one_host(make_with: MakeWith, tree: Site) -> None:
     lab = make_with(count=2)
     image = tree.fill("image", SIZE)
