@@ -25,7 +25,7 @@ from deployctl.errors import SourceError
 LARGE_BYTES = 1 << 20  # a smaller file is sent whole: a patch costs a host several processes
 LIMIT_BYTES = 2 << 30
 FREE_SHARE = 0.1  # of what would be free on that file system without us
-_STEP_BYTES = 16 << 20
+_STEP_BYTES = 4 << 20  # a slow disk is not to hold up a command
 _STALE_S = 3600.0  # a copy that nobody has added to for so long is a dead run's
 _NEW = ".new-"
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -56,7 +56,7 @@ class Kept:
             (self._directory / digest).unlink(missing_ok=True)
 
     def keep(self, walked: Walked, entries: Iterable[Entry]) -> Iterator[None]:
-        """Keep these files of the tree, the first ones where not all fit; a step for every 16 MiB, so that it can be left."""
+        """Keep these files of the tree, the first ones where not all fit; a step for every 4 MiB, so that it can be left."""
         found = {entry.path: entry for entry in walked.entries}
         large: dict[str, Entry] = {}
         for entry in entries:
