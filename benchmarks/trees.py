@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ def with_changes(old: Path, new: Path, share: float, seed: int = 8) -> list[str]
     changed = chance.sample(files, max(1, round(len(files) * share)))
     for path in changed:
         path.write_bytes(chance.randbytes(max(1, path.stat().st_size)))
+        _later(path)
     return sorted(str(path.relative_to(new)) for path in changed)
 
 
@@ -69,6 +71,13 @@ def with_changed_bytes(old: Path, new: Path, share: float, seed: int = 10) -> No
         for _ in range(round(size * share / 65536)):
             file.seek(chance.randrange(0, size - 65536))
             file.write(chance.randbytes(65536))
+    _later(new / "image.bin")
+
+
+def _later(path: Path) -> None:
+    """Give a file another time than it had before: rsync passes over what has the same size and second."""
+    time_s = int(path.stat().st_mtime) + 60
+    os.utime(path, (time_s, time_s))
 
 
 def package(root: Path, version: str, scratch: Path) -> bool:

@@ -6,6 +6,7 @@ only what is named is taken.
     first/edit, unusable, groups    the new manifest as lines of the old one; what not to take; modes and times of copies
     first/away                      files of the base that are to go, for a host whose base is as it was recorded
     first/took, sent, copy          content under numbers, before it gets its names
+    first/patches, new, frames      large files that changed a little: how each comes of the one in the base (artifact/patch.py)
     tree/…                          every directory and link, new files, and hard links to what stands in first/
 
 Directories that the base should have travel too: nobody lists those that a hook or somebody removed there.
@@ -16,26 +17,32 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from deployctl.artifact.kept import LARGE_BYTES
 from deployctl.artifact.local import new_file
 from deployctl.artifact.manifest import Entry, Manifest, escape
 from deployctl.artifact.pack import LEVEL, Artifact, Packed, Stream, processors
-from deployctl.artifact.reading import changed, read_chunks, read_link
+from deployctl.artifact.patch import Copy, Patch, Range
+from deployctl.artifact.reading import CHUNK_BYTES, changed, read_chunks, read_link
 from deployctl.artifact.tarstream import END, header, padding
 from deployctl.artifact.walk import Found, Walked
 
 WORTH = 0.9  # of the whole: a delta that saves less is not worth the work on the host
 _OWNER_ALL = 0o700
 _ODD = b"\x01"  # stands for a newline in lists on hosts
+_OWNER_READS = 0o400
+_UNIT = 4096  # what ranges of patches are multiples of
+_MAX_UNIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Delta:
     """How `new` comes of a base: paths are of the new tree unless they are `base` paths.
 
-    `moved` and `copied` name content of the base by a path there, `twins` content that travels by the path it is sent for.
+    `moved` and `copied` name content of the base by a path there, `twins` content that travels by the path it is sent for. `before`
+    has what a large file that is sent was in the base, `patches` those that are sent as what differs from that.
     """
 
     new: Manifest
@@ -46,6 +53,11 @@ class Delta:
     moved: Mapping[bytes, bytes] = field(default_factory=dict)
     copied: Mapping[bytes, bytes] = field(default_factory=dict)
     twins: Mapping[bytes, bytes] = field(default_factory=dict)
+    before: Mapping[bytes, Entry] = field(default_factory=dict)
+    patches: Mapping[bytes, Patch] = field(default_factory=dict)
+
+    def with_patches(self, patches: Mapping[bytes, Patch]) -> Delta:
+        return replace(self, patches=patches)
 
     @property
     def files(self) -> int:
@@ -60,7 +72,13 @@ class Delta:
     @property
     def size_bytes(self) -> int:
         """What is to be sent, before it is compressed."""
-        return sum(entry.size for entry in self.sent if entry.type == "f") + len(self.edit)
+        whole = sum(e.size for e in self.sent if e.type == "f" and e.path not in self.patches)
+        return whole + sum(patch.size_bytes for patch in self.patches.values()) + len(self.edit)
+
+    @property
+    def patched_bytes(self) -> int:
+        """What the host makes of patches."""
+        return sum(patch.new_bytes for patch in self.patches.values())
 
     @property
     def worth(self) -> bool:
@@ -101,7 +119,13 @@ def compare(base: Manifest, new: Manifest, unusable: Collection[str] = ()) -> De
             sent.append(entry)
     in_base = sorted(lost & {escape(entry.path) for entry in base.entries}) if lost else []
     away = tuple([e.path for e in base.entries if e.type == "f" and e.path not in kept])
-    return Delta(new, _edit(base, new), tuple(in_base), away, tuple(sent), moved, copied, twins)
+    alone = {e.path for e in sent if e.type == "f" and e.size >= LARGE_BYTES} - set(twins.values())
+    before = {path: e for path in alone if (e := usable.get(path)) and _can_be_patched(e)}
+    return Delta(new, _edit(base, new), tuple(in_base), away, tuple(sent), moved, copied, twins, before)
+
+
+def _can_be_patched(base: Entry) -> bool:
+    return base.type == "f" and base.size >= LARGE_BYTES and bool(base.mode & _OWNER_READS)
 
 
 def _edit(base: Manifest, new: Manifest) -> bytes:
@@ -152,6 +176,7 @@ def _pieces(walked: Walked, delta: Delta) -> Iterator[bytes]:
         yield header("hard link", places[path], mode=modes[path], link=b"tree/" + source)
     yield from _sent_twins(walked, delta, found, places)
     yield from _copies(delta, found, modes, places)
+    yield from _patches(delta, found, modes, places)
     sent = {entry.path for entry in delta.sent}
     yield header("d", b"tree", mode=0o755)
     for entry in delta.new.entries:
@@ -200,6 +225,60 @@ def _copies(
         places[path] = b"first/own/%d/%d" % (number, count)
         yield header("hard link", b"first/copy/%d/%d" % (number, count), mode=modes[path], link=source)
     yield _text(b"first/groups", "".join(lines).encode("ascii"))
+
+
+def _patches(
+    delta: Delta, found: Mapping[bytes, Found], modes: Mapping[bytes, int], places: dict[bytes, bytes]
+) -> Iterator[bytes]:
+    """What is written of large files, in lines that the host carries out.
+
+    `f NUMBER MODE FROM SIZE NAME` begins one, over a copy of the base's (FROM is its size) or anew (`-`). `c FIRST SIZE UNIT SEEK`
+    copies from byte FIRST, counted from 1, of the base's. `o UNIT SKIP COUNT` adds some of the base's to the reference, `z FRAME` decodes,
+    `n UNIT SEEK COUNT` writes what comes next of that, where it is not all written in order. `e` ends the file.
+    """
+    if not delta.patches:
+        return
+    lines: list[str] = []
+    frames = 0
+    for name in (b"first/new", b"first/was", b"first/frames"):
+        yield header("d", name, mode=0o755)
+    for number, (path, patch) in enumerate(delta.patches.items()):
+        places[path] = b"first/new/%d" % number
+        if patch.over:
+            yield header("hard link", places[path], mode=modes[path], link=b"tree/" + path)
+        yield header("f", b"first/was/%d" % number, mode=0o644, mtime_s=found[path].mtime_ns // 1_000_000_000)
+        begin = patch.old_bytes if patch.over else "-"
+        lines.append(f"f {number} {modes[path]:o} {begin} {patch.new_bytes} {_octal(path)}\n")
+        with patch.spool.open("rb") as spool:
+            for step in patch.steps:
+                if isinstance(step, Copy):
+                    unit, seek, _ = _in_units(step.new)
+                    lines.append(f"c {step.old_start + 1} {step.new.end - step.new.start} {unit} {seek}\n")
+                    continue
+                yield header("f", b"first/frames/%d" % frames, mode=0o644, size=step.size_bytes)
+                for start in range(0, step.size_bytes, CHUNK_BYTES):
+                    yield spool.read(min(CHUNK_BYTES, step.size_bytes - start))
+                yield padding(step.size_bytes)
+                lines += ["o {} {} {}\n".format(*_in_units(each)) for each in step.old]
+                lines.append(f"z {frames}\n")
+                if patch.over:
+                    lines += ["n {} {} {}\n".format(*_in_units(each)) for each in step.new]
+                frames += 1
+        lines.append("e\n")
+    yield _text(b"first/patches", "".join(lines).encode("ascii"))
+
+
+def _in_units(part: Range) -> tuple[int, int, int]:
+    """A unit, and the start and length of the range in it: as large a one as it begins at a multiple of; its end may be that of the file."""
+    unit = _UNIT
+    while unit < _MAX_UNIT and part.start % (2 * unit) == 0 and (part.end - part.start) % (2 * unit) == 0:
+        unit *= 2
+    return unit, part.start // unit, -(-(part.end - part.start) // unit)
+
+
+def _octal(path: bytes) -> str:
+    r"""The path for printf's %b: `\0ooo` for what is neither a letter nor a digit."""
+    return "".join([chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\0{byte:03o}" for byte in path])
 
 
 def _entry(walked: Walked, found: Found, entry: Entry, name: bytes) -> Iterator[bytes]:

@@ -27,38 +27,39 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def read_whole(walked: Walked, entry: Found) -> tuple[bytes, str]:
     """Content and SHA-256 of one file, for files that fit in memory; SourceError if it changed since the walk."""
-    with _errors(entry.path):
-        handle = os.open(walked.place(entry.path), _FLAGS)
-        try:
-            _check_same(os.fstat(handle), entry)
-            content = os.read(handle, entry.size + 1)
-            while 0 < len(content) < entry.size:
-                more = os.read(handle, entry.size + 1 - len(content))
-                if not more:
-                    break
-                content += more
-            if len(content) != entry.size:
-                raise changed(entry.path)
-            _check_same(os.fstat(handle), entry)
-        finally:
-            os.close(handle)
+    with opened(walked, entry) as handle:
+        content = os.read(handle, entry.size + 1)
+        while 0 < len(content) < entry.size:
+            more = os.read(handle, entry.size + 1 - len(content))
+            if not more:
+                break
+            content += more
+        if len(content) != entry.size:
+            raise changed(entry.path)
     return content, hashlib.sha256(content).hexdigest()
 
 
 def read_chunks(walked: Walked, entry: Found) -> Iterator[bytes]:
     """The content of one file in chunks of at most `CHUNK_BYTES`; SourceError if it changed since the walk."""
+    with opened(walked, entry) as handle:
+        left = entry.size
+        while chunk := os.read(handle, min(CHUNK_BYTES, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            yield chunk
+        if left:
+            raise changed(entry.path)
+
+
+@contextmanager
+def opened(walked: Walked, entry: Found) -> Iterator[int]:
+    """A descriptor of one file; SourceError if it changed between the walk and the end of this, or for an OSError in here."""
     with _errors(entry.path):
         handle = os.open(walked.place(entry.path), _FLAGS)
         try:
             _check_same(os.fstat(handle), entry)
-            left = entry.size
-            while chunk := os.read(handle, min(CHUNK_BYTES, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield chunk
-            if left:
-                raise changed(entry.path)
+            yield handle
             _check_same(os.fstat(handle), entry)
         finally:
             os.close(handle)

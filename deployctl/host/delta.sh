@@ -178,6 +178,7 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 #     first/away        names of its files that the new tree has not, or has another of, each ended by a NUL
 #     first/took/N      hard links to files of the copy of the base that get another name
 #     first/sent/N      new content that several files have
+#     first/patches     what is written of large files that changed a little; first/new/N gets them, first/frames/N is what is new
 #     first/copy/K/N    hard links to what becomes a file of its own with the mode and time of group K in first/groups
 #     tree/…            every directory and link, new content, and hard links to what stands in first/
 # Hard links in an archive name files without a process for each, and whatever bytes their names have.
@@ -206,6 +207,7 @@ build() {
     chmod "${D_L%% *}" "tree/${D_L#* }"
   done <modes
   own_files
+  [ ! -f first/patches ] || write_patched
   untar "../$D_ARTIFACT" tree
   remove first
   lock_directories
@@ -352,6 +354,68 @@ own_files() { # never a second name for an inode within a release; -L since busy
     find "first/own/$D_KIND" -type f -exec chmod "$D_MODE" {} +
     [ "$D_WHEN" = - ] || find "first/own/$D_KIND" -type f -exec touch -r "first/when/$D_KIND" {} +
   done <first/groups
+}
+
+# Lines of the delta, as artifact/delta.py tells of them. What is read is the base itself, since a copy that is written over
+# is no reference any more; that it was what it should be shows in the digest of what comes of it.
+write_patched() {
+  : >reference
+  while read -r D_WORD D_A D_B D_C D_D D_NAME; do
+    D_ERR=
+    case $D_WORD in
+    f) begin_patched "$D_A" "$D_C" "$D_D" ;;
+    c) copy_range "$D_A" "$D_B" "$D_C" "$D_D" ;;
+    o) dd if="$D_FILE" bs="$D_A" skip="$D_B" count="$D_C" 2>/dev/null >>reference ;;
+    z) decode "first/frames/$D_A" && exec 4<decoded ;;
+    n) dd of="$D_NEW" bs="$D_A" seek="$D_B" count="$D_C" conv=notrunc <&4 2>/dev/null ;;
+    e) chmod "$D_MODE" "$D_NEW" && touch -r "$D_WAS" "$D_NEW" ;;
+    esac || {
+      D_DOOMED=../$D_ARTIFACT
+      blame . 33 "cannot patch files: zstd or dd failed${D_ERR:+: $D_ERR}"
+    }
+  done <first/patches
+  exec 4<&-
+  rm -f reference decoded
+}
+
+begin_patched() { # NUMBER FROM SIZE, with D_B and D_NAME
+  D_NEW=first/new/$1
+  D_WAS=first/was/$1
+  D_MODE=$D_B
+  D_FILE=$(printf '%bx' "$D_NAME")
+  D_FILE=$D_OLD/${D_FILE%x}
+  D_OVER=1
+  if [ "$2" = - ]; then
+    D_OVER=
+    : >decoded
+    : >"$D_NEW"
+    return
+  fi
+  if [ -z "$(find "$D_NEW" -links 1 2>/dev/null)" ]; then # it is also the base's, or another file's of the new tree
+    cp --reflink=auto "$D_NEW" whole 2>/dev/null || cp "$D_NEW" whole || return
+    mv -f whole "$D_NEW" || return
+  fi
+  chmod u+rw "$D_NEW" || return
+  [ "$2" -le "$3" ] || dd if=/dev/null of="$D_NEW" bs=1 seek="$3" 2>/dev/null # cuts it
+}
+
+copy_range() { # FIRST SIZE UNIT SEEK
+  if [ -n "$D_OVER" ]; then
+    tail -c "+$1" "$D_FILE" 2>/dev/null | head -c "$2" | dd of="$D_NEW" bs="$3" seek="$4" conv=notrunc 2>/dev/null
+  else
+    tail -c "+$1" "$D_FILE" 2>/dev/null | head -c "$2" >>"$D_NEW"
+  fi
+}
+
+decode() { # FRAME: with the reference, if there is one, which is used up
+  D_FRAME=$1
+  set --
+  [ ! -s reference ] || set -- -D reference
+  if [ -n "$D_OVER" ]; then
+    D_ERR=$(zstd -dcq "$@" <"$D_FRAME" 2>&1 >decoded)
+  else
+    D_ERR=$(zstd -dcq "$@" <"$D_FRAME" 2>&1 >>"$D_NEW")
+  fi && : >reference
 }
 
 verify_built() { # names, modes, link texts and sizes of everything, content of what the record does not vouch for

@@ -11,7 +11,7 @@ from deployctl.model import Shared
 
 LAYOUT_VERSION = 1
 RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-ARTIFACT = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{64}(-[0-9a-f]{8})?)?\.tar\.(zst|gz)")
+ARTIFACT = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{64}(-[0-9a-f]{8})?(-p)?)?\.tar\.(zst|gz)")
 SUFFIXES: Mapping[str, str] = {"zstd": "zst", "gzip": "gz"}
 
 
@@ -30,12 +30,14 @@ def early_name(run: str) -> str:
     return parts_name(f"{run}/early.tar.zst")
 
 
-def delta_stem(tree_digest: str, base_digest: str, unusable: Collection[str]) -> str:
-    """Return what a delta is named by: what comes of it, what it builds upon, and what of that it does not take."""
+def delta_stem(
+    tree_digest: str, base_digest: str, unusable: Collection[str], *, patches: bool = False
+) -> str:
+    """Return what a delta is named by: what comes of it, what it builds upon, what of that it does not take, whether it has patches."""
     stem = f"{tree_digest}-{base_digest}"
-    if not unusable:
-        return stem
-    return f"{stem}-{hashlib.sha256(chr(10).join(sorted(unusable)).encode()).hexdigest()[:8]}"
+    if unusable:
+        stem += f"-{hashlib.sha256(chr(10).join(sorted(unusable)).encode()).hexdigest()[:8]}"
+    return f"{stem}-p" if patches else stem
 
 
 def part_path(root: str, run: str) -> str:

@@ -47,6 +47,7 @@ class Plan:
     size_bytes: int
     sha256: str
     files: int = 0  # whose content is sent
+    patched: int = 0  # of these, as what differs from the file in the base
     base: str = ""  # the release to copy, for COPY, or to build upon, for DELTA
     base_tree: str = ""
     links: str = "copy"

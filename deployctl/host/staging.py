@@ -35,7 +35,8 @@ def stage(session: Session, plan: Plan, operation: Operation) -> dict[str, Any]:
     else:
         sent_bytes = _send(session, plan, operation) if plan.path else 0
     told = {"action": plan.action, **({"base": plan.base} if plan.base else {})}
-    operation.ok(bytes=sent_bytes, files=plan.files, **told)
+    patched = {"patched": plan.patched} if plan.patched else {}
+    operation.ok(bytes=sent_bytes, files=plan.files, **patched, **told)
     operation.begin(Phase.STAGE)
     try:
         _build(session, plan, operation, delivery)

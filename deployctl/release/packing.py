@@ -4,6 +4,7 @@ packer → parent: walked, part, hashed, packed, useless, refused        parent 
 
 Owns that conversation, both ends; how a tree is packed is the artifact room's. The whole is packed in the same pass that
 hashes, unless a delta is expected; then it is packed only when asked for. Of a large tree, each part is announced once it is written.
+What was packed is kept for patches of later releases while nothing is asked for.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import contextlib
 import hashlib
 import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
-from deployctl.artifact.delta import compare, pack_delta
+from deployctl.artifact.delta import Delta, compare, pack_delta
 from deployctl.artifact.digests import Digests
+from deployctl.artifact.kept import Kept
 from deployctl.artifact.local import Part
-from deployctl.artifact.manifest import Manifest, shape_digest, sizes_digest
+from deployctl.artifact.manifest import Entry, Manifest, shape_digest, sizes_digest
 from deployctl.artifact.pack import Artifact, Packed, link_texts, pack, read_manifest
+from deployctl.artifact.patch import Patch, make_patch
 from deployctl.artifact.source import open_source
 from deployctl.artifact.transcode import transcode
 from deployctl.artifact.walk import Walked, walk
@@ -50,6 +53,7 @@ class Source:
     shared: Shared = field(default_factory=Shared)
     allow_empty: bool = False
     trusts_cache: bool = True  # of digests of files that did not change
+    keeps: bool = True  # contents of large files, for patches
     expects_delta: bool = (
         False  # hosts probably hold something to build upon: hash, and wait for what is wanted
     )
@@ -104,6 +108,9 @@ class _Packing:
         self._threads = os.cpu_count() or 1
         self._packed: dict[str, Packed] = {}  # by key of the group, WHOLE for the whole
         self._counts: dict[str, dict[str, int]] = {}
+        self._kept = Kept(user_cache_path("deployctl") / "contents")
+        self._patches: dict[tuple[bytes, str], Patch | None] = {}  # by path and what it was
+        self._sent: list[Entry] = []  # in deltas: what changed now is likely to change again
         self._announced = 0
         self._growing = workdir / "growing"
 
@@ -115,9 +122,23 @@ class _Packing:
             self._digests.keep(self._walked, manifest.entries)
         if WHOLE in self._packed:
             self._say_packed(WHOLE, self._packed[WHOLE].artifact)
-        while (command := self._line.receive()) is not None:
+        keeping = self._keep(manifest)
+        while (command := self._next(keeping)) is not None:
             if command["do"] == "pack":
                 self._pack(manifest, command)
+
+    def _next(self, keeping: Iterator[None]) -> Message | None:
+        """The next command, None at the end; until it comes, and once something is packed, go on with `keeping`."""
+        while self._packed:
+            with contextlib.suppress(queue.Empty):
+                return self._line.receive(timeout_s=0)
+            if next(keeping, self) is self:
+                break
+        return self._line.receive()
+
+    def _keep(self, manifest: Manifest) -> Iterator[None]:
+        if self._source.keeps:
+            yield from self._kept.keep(self._walked, [*self._sent, *manifest.entries])
 
     def _hash(self) -> Manifest:
         """Hash everything; pack it in the same pass, unless the whole is not expected, or turns out not to be wanted."""
@@ -183,13 +204,40 @@ class _Packing:
         except (OSError, ValueError):
             return False
         digest = hashlib.sha256(text).hexdigest()
-        delta = compare(old, manifest, base["unusable"])
-        if digest != base["digest"] or not delta.worth:
+        if digest != base["digest"]:
             return False
-        stem = delta_stem(manifest.digest, digest, base["unusable"])
-        self._packed[key] = pack_delta(self._walked, delta, stem, self._workdir, threads=self._threads)
-        self._counts[key] = {"files": delta.files, "entries": delta.entries}
+        delta = compare(old, manifest, base["unusable"])
+        if base["patches"]:
+            delta = delta.with_patches(self._make_patches(delta))
+        if not delta.worth:
+            return False
+        self._sent += delta.sent
+        # Without a patch it is the one that hosts get for which none could be made.
+        same = delta_stem("", digest, base["unusable"], patches=bool(delta.patches))
+        if same not in self._packed:
+            self._packed[same] = pack_delta(
+                self._walked, delta, f"{manifest.digest}{same}", self._workdir, threads=self._threads
+            )
+            patched = {"patched": len(delta.patches), "patched_bytes": delta.patched_bytes}
+            self._counts[same] = {"files": delta.files, "entries": delta.entries, **patched}
+        self._packed[key], self._counts[key] = self._packed[same], self._counts[same]
         return True
+
+    def _make_patches(self, delta: Delta) -> dict[bytes, Patch]:
+        """Patches of the large files whose old content is kept here, where they pay."""
+        found = {entry.path: entry for entry in self._walked.entries}
+        patches: dict[bytes, Patch] = {}
+        for path, before in delta.before.items():
+            key = path, before.sha256
+            if key not in self._patches:
+                old = self._kept.find(before.sha256, before.size)
+                spool = self._workdir / f"patch-{len(self._patches)}"
+                self._patches[key] = (
+                    make_patch(self._walked, found[path], old, before, spool) if old else None
+                )
+            if patch := self._patches[key]:
+                patches[path] = patch
+        return patches
 
     def _keep_whole(self, packed: Packed) -> None:
         self._packed[WHOLE] = packed
@@ -198,15 +246,16 @@ class _Packing:
     def _say_packed(self, key: str, artifact: Artifact) -> None:
         if len(artifact.parts) > 1:
             _write_list(artifact)
+        counts = dict(self._counts[key])
         archive = {
             "stem": artifact.path.name.partition(".")[0],
             "codec": artifact.codec,
             "path": str(artifact.path),
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
-            "unpacked_bytes": self._packed[key].unpacked_bytes,
+            "unpacked_bytes": self._packed[key].unpacked_bytes + counts.pop("patched_bytes", 0),
             "parts": len(artifact.parts),
-            **self._counts[key],
+            **counts,
         }
         self._line.send({"event": "packed", "key": key, "archive": archive})
 
@@ -344,7 +393,15 @@ class Packer:
         if self._ended:
             raise SourceError("the packer is gone, and another archive is wanted", hint=STARVED_HINT)
         self._wanted.add((key, codec))
-        base = {"digest": group.base, "file": group.file, "unusable": list(group.unusable)} if group else None
+        base = None
+        if group:
+            unusable = list(group.unusable)
+            base = {
+                "digest": group.base,
+                "file": group.file,
+                "unusable": unusable,
+                "patches": group.patches,
+            }
         self._crew.send(self._worker, {"do": "pack", "key": key, "codec": codec, "base": base})
 
     def ready(self, codec: str, group: Group | None = None) -> bool:

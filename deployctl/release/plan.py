@@ -34,7 +34,8 @@ WHOLE = ""  # the key of the artifact that holds everything
 class Archive:
     """One packed artifact on this machine: the whole, or a delta.
 
-    `stem` names it on hosts; `files` is how many travel, `entries` and `unpacked_bytes` what comes of it on a disk.
+    `stem` names it on hosts; `files` is how many travel, `patched` of them as patches; `entries` and `unpacked_bytes` what comes of
+    it on a disk.
     """
 
     stem: str
@@ -46,19 +47,26 @@ class Archive:
     entries: int
     unpacked_bytes: int
     parts: int  # how many it travels in; their digests are in a file beside it
+    patched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Hosts that get the same delta: they hold a release with the same manifest, of which the same is unusable."""
+    """Hosts that get the same delta: they hold a release with the same manifest, of which the same is unusable, and have the same tools."""
 
     base: str  # digest of that manifest
     unusable: tuple[str, ...]
     file: str = ""  # where the manifest is on this machine
+    patches: bool = (
+        False  # large files may come as patches: there is zstd, of which any version can apply them
+    )
 
     @property
     def key(self) -> str:
-        return delta_stem("", self.base, self.unusable)
+        return self.stem("")
+
+    def stem(self, tree: str) -> str:
+        return delta_stem(tree, self.base, self.unusable, patches=self.patches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +153,7 @@ def group_of(facts: Facts | None) -> Group | None:
     """Return the group of a host that holds something a delta can build upon."""
     if facts is None or facts.base_digest is None:
         return None
-    return Group(facts.base_digest, facts.unusable)
+    return Group(facts.base_digest, facts.unusable, patches=facts.zstd)
 
 
 def new_id(facts: Mapping[str, Facts], tree: str, now: datetime) -> str:
@@ -202,6 +210,7 @@ def stage_plan(
         size_bytes=archive.size_bytes - (_size(archive, there) if several else 0) if archive else 0,
         sha256=archive.sha256 if archive else "",
         files=archive.files if archive else 0,
+        patched=archive.patched if archive else 0,
         parts=archive.parts if archive else 1,
         base=base[0],
         base_tree=base[1],

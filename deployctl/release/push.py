@@ -145,6 +145,7 @@ class _Preparing:
             release.shared,
             options.allow_empty,
             trusts_cache=not options.force,
+            keeps=not options.dry_run,
             expects_delta=expects_delta(self._inventory),
         )
         self._begun = Packer(crew, events, source, workdir), workdir

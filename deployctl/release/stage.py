@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from deployctl.host.layout import artifact_name, delta_stem
+from deployctl.host.layout import artifact_name
 from deployctl.host.plan import Action, Plan
 from deployctl.release.bases import Bases
 from deployctl.release.member import Member
 from deployctl.release.packing import Packer
-from deployctl.release.plan import Archive, Choice, Group, Tree, codec_for, group_of, stage_plan
+from deployctl.release.plan import Archive, Choice, Group, Tree, codec_for, codecs, group_of, stage_plan
 from deployctl.release.run import Run
 
 SENT = (Action.UPLOAD, Action.DELTA)
@@ -116,7 +116,7 @@ class Staging:
         return replace(group, file=str(file)) if group and file else None
 
     def _stem(self, group: Group | None) -> str:
-        return delta_stem(self._tree.digest, group.base, group.unusable) if group else self._tree.digest
+        return group.stem(self._tree.digest) if group else self._tree.digest
 
     def _codec(self, member: Member, group: Group | None = None) -> str:
         assert member.facts is not None  # it was probed, or it would have failed  # noqa: S101
@@ -124,9 +124,12 @@ class Staging:
 
     def _there(self, name: str, group: Group) -> str | None:
         """Return the name of the delta that an aborted run left on the host."""
-        member = self._run.fleet.members[name]
-        artifact = artifact_name(self._stem(group), self._codec(member, group))
-        return artifact if member.facts and artifact in member.facts.artifacts else None
+        facts = self._run.fleet.members[name].facts
+        if facts is None:
+            return None
+        stems = [self._stem(group), self._stem(replace(group, patches=False))]
+        names = [artifact_name(stem, codec) for stem in stems for codec in codecs(facts)]
+        return next((artifact for artifact in names if artifact in facts.artifacts), None)
 
     def _parts(self, member: Member, archive: Archive | None) -> Collection[int]:
         """Return which parts an aborted run left on the host."""
