@@ -118,7 +118,7 @@ def _stops_raised() -> Iterator[None]:
     """Let TERM and HUP end the block as Ctrl-C does, once; while a run lasts it hears them itself."""
 
     def raise_it(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN)  # until it is carried out, which takes no time
         raise Stopped(number)
 
     ours = []

@@ -74,7 +74,7 @@ def _switch(run: Run, release: str, trees: dict[str, str]) -> Result:
     working = [m for m in members if m not in resting]
     if working and not run.switch(working, release, trees):
         return run.reverted()
-    run.confirm(members, release)
+    run.confirm(working, release)
     return run.finish(Outcome.RELEASED if working else Outcome.UNCHANGED)
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployctl.errors import Code, Exit, SourceError, UsageError
+from deployctl.artifact.local import new_file
+from deployctl.errors import Code, SourceError, UsageError
 from deployctl.host.script import printable
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, Phase, State
@@ -68,10 +69,6 @@ def copy(
                 if content is None:
                     return run.stopped_before_live()
                 return _Copy(run, content, destination).perform()
-        except SourceError as error:
-            run.take_back()
-            run.finish(Outcome.REFUSED, code=Exit.SOURCE, message=error.message, hint=error.hint)
-            raise
         except LeaveAtOnce:
             return run.left_at_once()
 
@@ -128,9 +125,7 @@ def _refuse(file: Path, status: os.stat_result) -> None:
 
 def _spool(run: Run, workdir: Path) -> Content | None:
     """Keep what comes on standard input until every host has it; None when the run is stopped meanwhile."""
-    path = workdir / "input"
-    digest, size_bytes = hashlib.sha256(), 0
-    with path.open("wb") as kept:
+    with new_file(workdir) as kept:
         while True:
             while not select.select([0], [], [], 0)[0]:
                 run.loop.turn(TURN_S, also=[0])
@@ -140,12 +135,10 @@ def _spool(run: Run, workdir: Path) -> Content | None:
             if not block:
                 break
             kept.write(block)
-            digest.update(block)
-            size_bytes += len(block)
             run.loop.turn(0)
             if run.loop.signals.count:
                 return None
-    return Content(path, "", NEW_MODE, size_bytes, digest.hexdigest())
+        return Content(kept.keep_as("input"), "", NEW_MODE, kept.size_bytes, kept.sha256)
 
 
 # ---- the hosts ----------------------------------------------------------------------------------------------------

@@ -106,12 +106,14 @@ class Events:
         """Say one line that a hook printed; `host` is None for a hook that runs here."""
         self._say("log", host=host, phase=str(phase), stream=stream, text=text)
 
-    def progress(self, *, last: bool = False, **keys: Any) -> None:
-        """Say how far the run is, at most twice a second; the `last` one of a phase is never dropped."""
-        now = time.monotonic()
-        if now - self._progress_at >= PROGRESS_EVERY_S or (last and self._progress_at):
-            self._progress_at = now
-            self._say("progress", **keys)
+    def progress_due(self, *, last: bool = False) -> bool:
+        """Whether it is time to say how far the run is: twice a second at most, and the `last` of a phase always."""
+        return time.monotonic() - self._progress_at >= PROGRESS_EVERY_S or (last and self._progress_at > 0)
+
+    def progress(self, **keys: Any) -> None:
+        """Say how far the run is."""
+        self._progress_at = time.monotonic()
+        self._say("progress", **keys)
 
     def finished(self, **keys: Any) -> None:
         self._say("run_finished", **keys, elapsed_s=self.elapsed_s)

@@ -220,20 +220,30 @@ class Fleet:
     ) -> list[Member]:
         """Handle what arrives within one turn; return the busy members whose worker died."""
         lost: list[Member] = []
+        broken: Exception | None = None
         for arrival in self._loop.turn(timeout_s, also):
-            if self._hear_other(arrival):
-                continue
-            if arrival.died is not None:
-                lost += self._lose(arrival.worker, arrival.died)
-            else:
-                self._heard_at[arrival.worker] = time.monotonic()
-                self._hear(arrival.message)
+            try:
+                lost += self._take(arrival)
+            except Exception as error:  # noqa: BLE001 - what arrived with it must not get lost
+                broken = broken or error
+        if broken is not None:
+            raise broken
         now = time.monotonic()
         for name in busy:
             member = self.members[name]
             if member.doing and now > self._latest_end(member):
                 self._loop.crew.kill(member.worker or 0, f"did not end {member.doing} in time and was killed")
         return lost
+
+    def _take(self, arrival: Arrival) -> list[Member]:
+        """Handle one arrival; return the busy members that it cost."""
+        if self._hear_other(arrival):
+            return []
+        if arrival.died is not None:
+            return self._lose(arrival.worker, arrival.died)
+        self._heard_at[arrival.worker] = time.monotonic()
+        self._hear(arrival.message)
+        return []
 
     def _latest_end(self, member: Member) -> float:
         """Return when the worker of a busy member is taken for hung; one that gets its small things done is only slow."""
@@ -373,10 +383,11 @@ class Fleet:
             self.stop()
 
     def progress(self, *, last: bool = False) -> None:
+        if not self._loop.events.progress_due(last=last):
+            return
         done = sum(member.upload_bytes[0] for member in self.members.values())
         total = sum(member.upload_bytes[1] for member in self.members.values())
         self._loop.events.progress(
-            last=last,
             bytes_done=done,
             bytes_total=total,
             hosts_done=sum(member.holds or member.finished for member in self.members.values()),

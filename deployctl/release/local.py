@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from deployctl.engine.child import Line
 from deployctl.engine.crew import Arrival
+from deployctl.engine.worker import ForkError
 from deployctl.errors import SourceError
 from deployctl.host.script import Answer, Script
 from deployctl.host.tap import Tap
@@ -169,7 +170,10 @@ def _run_here(run: Run, moment: str, directory: Path) -> str | None:
         return None
     variables = environment(run.inventory.app, run.events.release or "", None, None)
     servant = local_hooks(hooks, directory, variables, run.secrets, run.options.timeout_s)
-    local = LocalHooks(run.loop, moment, servant)
+    try:
+        local = LocalHooks(run.loop, moment, servant)
+    except ForkError as error:
+        return f"{moment} hook could not be started: {error.message}"
     run.fleet.listen(local.hear)
     while not local.ended:
         run.fleet.turn()

@@ -71,6 +71,7 @@ class Locks:
 
     def _try(self, members: Sequence[Member], owner: str) -> tuple[Member, str] | None:
         """Return the first member whose lock another run holds, and who that is."""
+        members = [member for member in members if not member.failed]
         for member in members:
             member.staged = True  # the run's directory is made there before the lock is taken
         self._fleet.each("lock", members, lambda _member: {"values": {"OWNER": owner}}, together=True)

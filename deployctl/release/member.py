@@ -11,7 +11,7 @@ from deployctl.host.layout import live_release
 from deployctl.model import Phase, State
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # each is one host: to compare thousands field by field takes seconds
 class Member:
     """`failed` is the cause and final; `live` is the text of `current` as far as known."""
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deployctl.errors import Exit
+from deployctl.errors import Code, Exit
 from deployctl.host.layout import live_id
 from deployctl.inventory import Inventory
 from deployctl.model import Outcome, State
@@ -36,6 +36,7 @@ def prune(inventory: Inventory, options: Options | None = None, observer: Observ
 
 def _perform(run: Run) -> Result:
     run.fleet.tolerated = len(run.fleet.members)
+    run.fleet.intolerable = frozenset({Code.LOCKED})
     members = run.connect(locks=True)
     roots = {host.name: host.path for host in run.inventory.hosts}
     bare = [m for m in members if m.facts and m.facts.nearest != roots[m.name]]

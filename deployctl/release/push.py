@@ -165,6 +165,8 @@ class _Push:
     def _hear(self, arrival: Arrival) -> bool:
         if not self._packer.owns(arrival.worker):
             return False
+        if self._run.fleet.stopping():
+            return True  # why the run stops is known; what the packer says has no bearing on it
         if arrival.message or arrival.died is not None:
             self._packer.hear(arrival.message, arrival.died)
         return True
@@ -277,13 +279,13 @@ class _Push:
             outcome = Outcome.MIXED if self._tolerated_failures() else Outcome.UNCHANGED
             return run.finish(outcome)
         self._staging(choice, tree).perform([m for m in working if choice.actions[m.name] not in RESTS])
-        if fleet.stopping():
-            return run.stopped_before_live()
         working = [m for m in working if not m.failed]
-        self._run_staged_hooks([m for m in working if choice.actions[m.name] not in RESTS], choice.release)
-        if fleet.stopping():
-            return run.stopped_before_live()
+        if not fleet.stopping():
+            sent = [m for m in working if choice.actions[m.name] not in RESTS]
+            self._run_staged_hooks(sent, choice.release)
         working = [m for m in working if not m.failed]
+        if fleet.stopping() or not (working or resting):  # however many may fail, all were too many
+            return run.stopped_before_live()
         if not self._options.activate:
             return run.staged(working)
         if not run.switch(working, choice.release, {m.name: tree.digest for m in working}):

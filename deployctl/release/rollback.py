@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployctl.errors import Code, Exit, UsageError
+from deployctl.errors import Code, UsageError
 from deployctl.host.layout import live_release
 from deployctl.host.reading import Standing, last_of, release_before
 from deployctl.inventory import Inventory, fold
@@ -57,11 +57,6 @@ def rollback(
     with open_run("rollback", inventory, options, observer, hooked=True, **told) as run:
         try:
             return _Rollback(run, release, force=options.force).perform()
-        except UsageError as error:
-            run.take_back()
-            hint = {"hint": error.hint} if error.hint else {}
-            run.finish(Outcome.FAILED, code=Exit.USAGE, message=error.message, **hint)
-            raise
         except LeaveAtOnce:
             return run.left_at_once()
 

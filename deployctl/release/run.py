@@ -28,7 +28,7 @@ from deployctl.release.history import remember
 from deployctl.release.hooks import batches
 from deployctl.release.local import tell
 from deployctl.release.locking import Locks, tidy
-from deployctl.release.loop import Loop
+from deployctl.release.loop import LeaveAtOnce, Loop
 from deployctl.release.member import Member
 from deployctl.release.options import FORKS, Options
 from deployctl.release.records import Author, record
@@ -109,13 +109,18 @@ class Run:
         from deployctl.host.knownhosts import append_learned  # noqa: PLC0415 - see `open_run`
 
         for file, lines in learned.items():
-            append_learned(Path(file), list(dict.fromkeys(lines)))
+            try:
+                append_learned(Path(file), list(dict.fromkeys(lines)))
+            except OSError as error:  # as OpenSSH does, that is no reason not to connect
+                said = f"{file}: the new host keys could not be added: {error.strerror}"
+                self.events.note("warning", said)
 
     def lock(self, members: Sequence[Member]) -> bool:
         """Take the lock on all of `members` or none; return whether it is ours, and nothing has changed meanwhile."""
         if not self.locks.take(members):
             return False
-        changed = [m for m in members if m.facts and m.answer.get("current") != m.facts.current]
+        held = [member for member in members if not member.failed]
+        changed = [m for m in held if m.facts and m.answer.get("current") != m.facts.current]
         if changed:  # another run was at work between our probe and our lock
             self.fleet.each("connect", changed, lambda _m: {**self.probing, "locks": False})
             self._take_facts(changed)
@@ -246,8 +251,9 @@ class Run:
             outcome = Outcome.INTERRUPTED
         if outcome is Outcome.RELEASED and any(member.code is Code.LOCKED for member in self.fleet):
             outcome = Outcome.MIXED
-        self.locks.give_back()
-        tell(self, outcome)
+        with contextlib.suppress(LeaveAtOnce):  # what it came to is known by now
+            self.locks.give_back()
+            tell(self, outcome)
         code = keys.pop("code", None) or exit_code(outcome, interrupted)
         hosts = {member.name: member.summary() for member in self.fleet}
         sent_bytes = sum(member.sent_bytes for member in self.fleet)
@@ -311,7 +317,9 @@ class Run:
 
     def left_at_once(self) -> Result:
         """End a run at the second signal: say what is known, wait for nothing."""
-        return self.finish(Outcome.MIXED if let_go(self) else Outcome.INTERRUPTED)
+        done = Outcome.RELEASED if self.activating else Outcome.OK
+        outcome = done if self.changed else Outcome.INTERRUPTED
+        return self.finish(Outcome.MIXED if let_go(self) else outcome)
 
     def reverted(self) -> Result:
         """End a run whose change of hosts failed, by what they have now."""
@@ -364,26 +372,24 @@ def open_run(
 
         site = make_site(inventory, hosts, options, events, hooked=hooked)
         crew.servant = agent(site)
-    except BaseException:
-        crew.stop()
-        raise
-    if options.message:
-        options = replace(options, message=hide(options.message, site.secrets))
-    with stop_signals() as signals:
-        loop = Loop(crew, events, signals)
-        members = [Member(name, target.first_hop) for name, target in site.targets.items()]
-        fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
-        fleet.uplink = Uplink(crew, options.limit_rate_bytes_s)
-        argument = str(started.get("source") or started.get("wanted") or "")
-        run = Run(command, argument, inventory, options, loop, fleet)
-        run.hooked, run.secrets, run.told = hooked, site.secrets, started
-        events.started(
-            command, app=inventory.app, hosts=[host.name for host in hosts], forks=forks, **started
-        )
-        try:
-            yield run
-        except Exception as error:
-            break_off(run, error)
-            raise
-        finally:
-            crew.stop()
+        if options.message:
+            options = replace(options, message=hide(options.message, site.secrets))
+        with stop_signals() as signals:
+            loop = Loop(crew, events, signals)
+            members = [Member(name, target.first_hop) for name, target in site.targets.items()]
+            fleet = Fleet(loop, members, forks=forks, timeout_s=options.timeout_s)
+            fleet.uplink = Uplink(crew, options.limit_rate_bytes_s)
+            argument = str(started.get("source") or started.get("wanted") or "")
+            run = Run(command, argument, inventory, options, loop, fleet)
+            run.hooked, run.secrets, run.told = hooked, site.secrets, started
+            names = [host.name for host in hosts]
+            events.started(command, app=inventory.app, hosts=names, forks=forks, **started)
+            try:
+                yield run
+            except Exception as error:
+                break_off(run, error)
+                raise
+            finally:
+                crew.stop()
+    finally:
+        crew.stop(0.0)  # what has not come as far as a run has nothing to finish

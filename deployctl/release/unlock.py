@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from deployctl.errors import Exit, UsageError
+from deployctl.errors import Exit
 from deployctl.host.owner import owner_of, owner_text
 from deployctl.inventory import Inventory, fold
 from deployctl.model import Outcome, State
@@ -34,16 +34,13 @@ def unlock(
     with open_run("unlock", inventory, options or Options(), observer) as run:
         try:
             return _perform(run, question)
-        except UsageError as error:
-            run.take_back()
-            run.finish(Outcome.FAILED, code=Exit.USAGE, message=error.message, hint=error.hint)
-            raise
         except LeaveAtOnce:
             return run.left_at_once()
 
 
 def _perform(run: Run, question: Callable[[], Question] | None) -> Result:
     run.fleet.tolerated = len(run.fleet.members)
+    run.fleet.intolerable = frozenset()
     members = run.reach()
     run.fleet.each("owner", members, together=True)
     asked = [member for member in members if "held" in member.answer]

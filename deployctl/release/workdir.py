@@ -25,10 +25,12 @@ def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
         if not named:
             parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(parent)
-    with work_dir(parent) as path, disk_errors(path):
-        lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with work_dir(parent) as path:
+        with disk_errors(path):
+            lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with disk_errors(path):
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
         finally:
             os.close(lock)
