@@ -33,6 +33,8 @@ NEAR_S = 0.002  # a window of 2 MiB in that time is 1 GB/s
 SERVER_S = 0.03  # of the time in which a channel opens: as much as a server under load may take for it
 BACKOFF_S = 0.25  # before the second attempt, about; doubled before each further one
 NO_MORE_SESSIONS = paramiko.common.OPEN_FAILED_CONNECT_FAILED  # what sshd says beyond MaxSessions
+END_S = 1.0
+LOOK_S = 0.2
 FULL_S, FULL_PAUSE_S = (
     1.5,
     0.05,
@@ -142,6 +144,7 @@ class Connection:
                     asked_at = time.monotonic()
                     channel = self.transport.open_session(timeout=timeout_s)
                     self._opened_s = min(self._opened_s, time.monotonic() - asked_at)
+                channel.event = _Reply(channel, timeout_s)
                 return channel
             except paramiko.ChannelException as error:
                 if error.code != NO_MORE_SESSIONS or time.monotonic() > full_until:
@@ -160,9 +163,7 @@ class Connection:
 
     def why(self, error: BaseException | None = None) -> HostError:
         """The reason for which it ended, or what `error` on it means; LOST when nobody knows better."""
-        if self._reason is None and self.transport.is_active():
-            # Readers see the end of their channel an instant before the transport counts as ended.
-            self.transport.join(0.1)
+        self.ended(0.1)
         with self._lock:
             if self._reason is not None:
                 return self._reason
@@ -175,6 +176,12 @@ class Connection:
             if self._reason is None:
                 self._reason = lost(scene) if said or cause is None else to_host_error(cause, scene)
             return self._reason
+
+    def ended(self, within_s: float = END_S) -> bool:
+        """Whether it is not alive; readers see the end of their channel a moment before the transport counts as ended."""
+        if self._reason is None and self.transport.is_active():
+            self.transport.join(within_s)
+        return not self.alive
 
     def close(self, reason: HostError | None = None) -> None:
         """End it; the first reason given is what later errors on it say. Takes a moment at most, and works once."""
@@ -194,6 +201,25 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Reply(threading.Event):
+    """What a channel waits for after a request. paramiko waits without a bound, and may miss that the channel was closed."""
+
+    def __init__(self, channel: paramiko.Channel, limit_s: float) -> None:
+        super().__init__()
+        self._channel = channel
+        self._limit_s = limit_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """TimeoutError when there was no answer in time."""
+        until = time.monotonic() + (self._limit_s if timeout is None else timeout)
+        while not super().wait(LOOK_S):
+            if self._channel.closed:
+                self.set()
+            elif time.monotonic() > until:
+                raise TimeoutError("no answer to a request")
+        return True
 
 
 def shut(peer: Peer) -> None:

@@ -118,6 +118,11 @@ class JumpCache:
         except ChannelException as error:
             raise self._refused(hop, target, error) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
+            if hop.alive and "Timeout" not in str(
+                error
+            ):  # paramiko has one place for why channels were refused
+                message = f"{target.endpoint}: not reachable from jump host {hop.target.name}"
+                raise HostError(Code.UNREACHABLE, message, data={"retry": True}) from error
             if hop.alive:
                 limit = Limit(deadline, limit_s, "ssh.connect_timeout" if own else "--timeout")
                 scene = Scene(target.endpoint, limit=limit)

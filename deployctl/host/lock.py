@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from deployctl.errors import Code, HostError
 from deployctl.host.failures import TIMEOUT_HINT
 from deployctl.host.owner import owner_text
-from deployctl.host.script import Answer, Script
+from deployctl.host.script import Answer, Script, printable
 from deployctl.host.shell import Cancel, Shell
 
 if TYPE_CHECKING:
@@ -76,7 +76,13 @@ def take_lock(
     shell.close()
     if answer.one("held") is None:
         if answer.status is None and answer.one("fail") is None:
-            said = f"the lock was not answered for within {timeout_s:g} s"
+            if connection.ended():
+                raise connection.why()
+            if time.monotonic() < deadline:
+                noise = printable(answer.noise.strip()[-300:])
+                said = "the command that takes the lock ended without a status"
+                raise HostError(Code.LOST, said + (f": {noise}" if noise else ""))
+            said = f"the lock was not answered for within {timeout_s + LEASE_S:g} s"
             raise HostError(Code.TIMED_OUT, said, hint=TIMEOUT_HINT)
         answer.raise_failure()
     return answer

@@ -15,6 +15,7 @@ do_lock() {
     while ! flock -n 8; do
       D_TRIES=$((D_TRIES - 1))
       [ $D_TRIES -gt 0 ] || refuse_lock
+      own_again # where only our end knows that the connection is lost
       moment
     done
     own
@@ -63,7 +64,7 @@ lease_lock() {
   done
 }
 
-own_again() { # our own lease, whose holder went with a lost connection or is about to
+own_again() { # our own lock, whose holder went with a lost connection or is about to
   [ -n "${D_AGAIN-}" ] && owned || return 1
   end_group "$D_GROUP"
   D_SEEN=$(cat lock.d/beat 2>/dev/null)

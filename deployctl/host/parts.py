@@ -87,7 +87,7 @@ class Delivery:
                     self._deliver(connection)
                 return
             except HostError as error:
-                if error.code is not Code.LOST or connection.alive or not tries:
+                if error.code is not Code.LOST or not tries or not connection.ended():
                     raise
                 tries -= 1
                 self.stop()

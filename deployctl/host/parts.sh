@@ -48,7 +48,7 @@ do_receive() {
   if [ "$D_FROM" = delta ]; then
     prove_parts >/dev/null
   else
-    parts_of() { prove_parts | feed_parts 2>/dev/null; }
+    parts_of() { prove_parts 2>/dev/null | feed_parts 2>/dev/null; } # a warning of a tool is nothing for tar
     unpack "../$D_ARTIFACT"
   fi
 }

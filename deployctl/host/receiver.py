@@ -94,7 +94,7 @@ class Receiver:
         connection, answer = self._shell.connection, self._answer
         if answer.status is None and answer.one("fail") is None:
             said = printable(answer.noise.strip()[-300:])
-            if not connection.alive:
+            if connection.ended():
                 return connection.why()
             said = f"what unpacks on the host ended without a status {when}" + (f": {said}" if said else "")
             return HostError(Code.LOST, said)

@@ -108,7 +108,9 @@ class Script:
             "ABLE": "",
             **values,
         }
-        lines = ["D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH TAR_OPTIONS GREP_OPTIONS"]
+        lines = [
+            "D_LC=${LC_ALL-}; set -u; LC_ALL=C; export LC_ALL; unset CDPATH TAR_OPTIONS GREP_OPTIONS GZIP"
+        ]
         lines += [f"D_{key}={quote(value)}" for key, value in settings.items()]
         lines.append(share_function(shared or Shared()))
         head = [f"sh -s <<: do_{name}", *lines[1:], *(f"export {key}=…" for key in environment or {})]

@@ -18,6 +18,7 @@ from deployctl.host.jump import JumpCache
 from deployctl.host.knownhosts import KnownHosts
 from deployctl.host.lock import BEAT_S, LEASE_S, Beat, Lock, named, take_lock
 from deployctl.host.operation import Operation
+from deployctl.host.owner import owner_text
 from deployctl.host.script import Answer, Script
 from deployctl.host.shell import Shell, run_script
 from deployctl.host.tap import hide
@@ -32,6 +33,7 @@ BACK = frozenset(
     {Phase.REVERT, Phase.CLEAN}
 )  # what is done without it too, and touches nothing that is not ours
 PROVE_S = 10.0
+AGAIN_HINT = "`deployctl status` tells what is live; start this again when the other run is done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +156,15 @@ class Session:
         if operation.phase in BACK:
             return
         if answer.one("locked") is None:
-            raise HostError(
-                Code.LOCKED, "the lock went with the lost connection, and another run has taken it"
-            )
+            said = "the lock went with the lost connection, and another run has taken it"
+            raise HostError(Code.LOCKED, f"{said}: {owner_text(answer.one('held') or '')}", hint=AGAIN_HINT)
         last = next(iter(parse_history(answer.all("history"))), {})
         if (
             answer.one("current") != (self.facts.current if self.facts else None)
             and last.get("run") != self.site.run
         ):
-            raise HostError(
-                Code.LOCKED, "the lock went with the lost connection, and another run was at work meanwhile"
-            )
+            said = "the lock went with the lost connection, and another run was at work meanwhile"
+            raise HostError(Code.LOCKED, said, hint=AGAIN_HINT)
 
     def hold(self, operation: Operation) -> Connection:
         """Return the open connection with the lock; both had anew where they were lost. HostError."""
@@ -178,7 +178,10 @@ class Session:
             yield
         except HostError as error:
             self._refuse_without_lock(operation, error)
-            raise named(error) from error
+            found = named(error)
+            if found is error:
+                raise
+            raise found from error
 
     def show(self, operation: Operation, script: Script) -> None:
         """Tell of a command that is about to be sent, with --debug."""
@@ -247,9 +250,9 @@ class Session:
         if (
             lock is None
             or lock.held
-            or not lock.connection.alive
             or error.code is Code.LOCKED
             or operation.phase not in FORWARD
+            or lock.connection.ended()
         ):
             return
         try:

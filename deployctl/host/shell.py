@@ -60,6 +60,11 @@ class Cancel:
             self._actions.clear()
             return not self.event.is_set()
 
+    def forget(self, action: Callable[[], None]) -> None:
+        """What was registered need not be done any more."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._actions.remove(action)
+
     def check(self) -> None:
         if self.event.is_set():
             raise Cancelled
@@ -236,7 +241,7 @@ def _rest_of_errors(channel: paramiko.Channel, answer: Answer, errors: Answer) -
 def _ended_early(
     connection: Connection, script: Script, answer: Answer, deadline: float, timeout_s: float
 ) -> HostError:
-    if not connection.alive:
+    if connection.ended():
         return connection.why()
     said = printable(answer.noise.strip()[-300:])
     if time.monotonic() >= deadline:

@@ -119,12 +119,12 @@ def upload(
         reader.throttle = throttle or reader.throttle
         if not connection.is_far:
             reader.pace = Pace(channel, connection.transport.wire)
-        cancel.on_cancel(channel.close)
 
         def stop() -> None:  # with its reason, which others that use the connection will tell as well
             connection.close(_stalled(reader.sent_bytes, size_bytes, stall_s))
 
         try:
+            cancel.on_cancel(channel.close)
             with _Watch(reader, connection.transport.wire, stop, stall_s) as watch:
                 client.putfo(
                     reader, remote_path.encode("utf-8", "surrogateescape"), mode="0600", size=size_bytes
@@ -135,6 +135,7 @@ def upload(
             cancel.check()
             raise _failure(connection, watch, error, reader.sent_bytes, size_bytes, stall_s) from error
         finally:
+            cancel.forget(channel.close)
             with contextlib.suppress(OSError, EOFError):  # it sends a word, and the connection may be lost
                 channel.close()
     return size_bytes
@@ -143,7 +144,7 @@ def upload(
 def _failure(
     connection: Connection, watch: _Watch, error: Exception, sent_bytes: int, size_bytes: int, stall_s: float
 ) -> HostError:
-    if watch.fired or isinstance(error, TimeoutError) or "imeout" in str(error):
+    if watch.fired or isinstance(error, TimeoutError):
         return _stalled(sent_bytes, size_bytes, stall_s)
     if not connection.alive:
         return connection.why()

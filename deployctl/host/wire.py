@@ -6,15 +6,18 @@ Owns the socket that paramiko gets; refuses to know what the bytes mean, except 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
+from collections.abc import Iterator
 from typing import IO, Protocol
 
 NOTSENT_BYTES = 128 << 10
@@ -37,6 +40,21 @@ class NotSsh(OSError):  # noqa: N818 - what it is, not that it is an error
     """The other end does not speak SSH."""
 
 
+class GivenUp(OSError):  # noqa: N818 - as NotSsh
+    """The kernel has given up a connection whose other end acknowledges nothing."""
+
+
+@contextlib.contextmanager
+def _given_up() -> Iterator[None]:
+    """The kernel's ETIMEDOUT is a TimeoutError to Python, which paramiko takes for a pause."""
+    try:
+        yield
+    except TimeoutError as error:
+        if error.errno == errno.ETIMEDOUT:
+            raise GivenUp(error.errno, error.strerror) from error
+        raise
+
+
 class Wire:
     """A stream that remembers when it was heard, how much passed and how it began; paramiko's `sock`."""
 
@@ -53,7 +71,8 @@ class Wire:
         self._acked = 0
 
     def recv(self, size: int) -> bytes:
-        data = self._stream.recv(size)
+        with _given_up():
+            data = self._stream.recv(size)
         if data:
             self.heard_at = time.monotonic()
             self.received += len(data)
@@ -69,7 +88,8 @@ class Wire:
             raise NotSsh("this is not SSH")
 
     def send(self, data: bytes) -> int:
-        count = self._stream.send(data)
+        with _given_up():
+            count = self._stream.send(data)
         self.sent += count
         return count
 
@@ -117,7 +137,8 @@ class Wire:
 
     @property
     def tells_progress(self) -> bool:
-        return isinstance(self._stream, socket.socket) and self._stream.family != socket.AF_UNIX
+        tells = sys.platform == "linux" and isinstance(self._stream, socket.socket)
+        return tells and self._stream.family != socket.AF_UNIX  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close it from any thread; whoever waits in recv or send wakes up."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 import pytest
 
-from deployctl.errors import Code
+from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.jump import JumpCache
 from deployctl.host.keeper import Patience
 from deployctl.host.knownhosts import KnownHosts
+from deployctl.host.target import Target
 from deployctl.model import HostKeys
 from tests.host.kit import Kit, ask, failure, to
 from tests.support.proc import wait_until
@@ -208,3 +210,29 @@ def test_without_a_cache_the_way_is_closed_along(sshd_farm: SshdFarm, kit: Kit) 
     with Connection.open(target, credentials, known, deadline=time.monotonic() + 20) as connection:
         assert ask(connection, "echo there") == "there\n"
     wait_until(lambda: not jump.session_pids(), what="the end of the session on the jump host")
+
+
+def test_closed_ports_behind_one_jump_host_at_once(sshd_farm: SshdFarm, kit: Kit) -> None:
+    """What the jump host says of each is never taken for a silence, nor for another's."""
+    [jump] = sshd_farm.several(1)
+    kit.knows(jump)
+    targets = [kit.target(address="127.0.0.1", port=free_port("127.0.0.1"), jump=by(jump)) for _ in range(12)]
+    credentials, known = kit.credentials(targets[0]), KnownHosts.load(targets)
+    jumps = JumpCache(credentials, known)
+    kit.opened.append(jumps)
+    told: list[HostError] = []
+
+    def open_one(target: Target) -> None:
+        with pytest.raises(HostError) as caught:
+            Connection.open(target, credentials, known, deadline=time.monotonic() + 30, jumps=jumps)
+        told.append(caught.value)
+
+    for _ in range(3):
+        threads = [threading.Thread(target=open_one, args=(target,)) for target in targets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(told) == 36
+    assert {error.code for error in told} == {Code.UNREACHABLE}
+    assert all("not reachable from jump host" in error.message for error in told)

@@ -10,6 +10,7 @@ import pytest
 
 from deployctl.errors import Code, HostError
 from deployctl.host.keeper import Patience
+from deployctl.host.shell import Shell
 from tests.host.kit import Kit, ask, failure, to
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
@@ -224,3 +225,32 @@ def test_rekey_by_the_server(sshd_farm: SshdFarm, kit: Kit) -> None:
             channel.sendall(bytes(32704))
         channel.shutdown_write()
         assert channel.makefile().read() == b"6540800\n"
+
+
+def test_lost_while_a_command_is_asked_for(
+    sshd_farm: SshdFarm, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paramiko has looked whether the channel is open, and waits for an answer that nobody can give any more."""
+    host = sshd_farm()
+    connection = kit.knows(host).open(kit.target(**to(host)))
+    real = paramiko.Channel._event_pending  # type: ignore[attr-defined]
+
+    def late(channel: paramiko.Channel) -> None:
+        host.kill_sessions()
+        connection.transport.join(5)
+        real(channel)
+
+    monkeypatch.setattr(paramiko.Channel, "_event_pending", late)
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            Shell.start(connection, 30)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            errors.append(error)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [connection.why(error).code for error in errors] == [Code.LOST]

@@ -188,3 +188,21 @@ def test_a_disk_that_fills_up_in_mid_part(pair: Lab, large: Path, point: str) ->
     (place.root / "filler").unlink()
     place.mend()
     assert_released(pair, pair.push(large), large)
+
+
+def test_a_tool_that_warns_on_standard_error(pair: Lab, large: Path) -> None:
+    place = pair["h02"]
+    real = shutil.which("openssl")
+    place.program("openssl", f'#!/bin/sh\necho "WARNING: can\'t open config file" >&2\nexec {real} "$@"\n')
+    place.gate("probe", "")
+    assert_released(pair, pair.push(large), large)
+
+
+def test_words_of_scp_that_speak_of_a_timeout(pair: Lab, large: Path) -> None:
+    """They are told as they are, and the host is asked for the reason."""
+    said = "scp: /srv/session-timeouts/part-1-1: Input/output error"
+    pair["h02"].gate("none.scp", f'printf "\\001{said}\\n"; exit 1')
+    failed = pair.push(large)
+    phase, code, message = failed.failure("h02")
+    assert (phase, code) == ("upload", 20)
+    assert said in message

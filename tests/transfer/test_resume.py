@@ -191,3 +191,32 @@ def test_a_dry_run_counts_what_is_missing(pair: Lab, large: Path) -> None:
     planned = pair.push(large, "--dry-run")
     [line] = [event for event in planned.of("h02") if event["message"] == "planned"]
     assert line["data"]["bytes_to_send"] == PART_BYTES
+
+
+def test_a_loss_that_only_our_end_knows_of(pair: Lab, large: Path, proxy: Proxy) -> None:
+    """The process that holds our lock lives on there: that is us, and no other run."""
+    place = pair["h02"]
+    place.gate(
+        "none.scp",
+        f'case "$*" in *part-2-*) [ -e {place.programs}/begun ] || {{ touch {place.programs}/begun; exec cat >/dev/null; }} ;; esac',
+    )
+    pair.edit_ssh(retries=2)
+    running = pair.start("push", large)
+    wait_until((place.programs / "begun").exists, 30, "the second part under way")
+    pair.servers[1].freeze()
+    proxy.reset()
+    pushed = running.finish()
+    pair.servers[1].thaw()
+    assert_released(pair, pushed, large)
+
+
+def test_a_connection_lost_while_the_lock_is_taken(pair: Lab, large: Path, proxy: Proxy) -> None:
+    place = pair["h02"]
+    place.gate("lock", f"touch {place.programs}/begun; sleep 60")
+    running = pair.start("push", large)
+    wait_until((place.programs / "begun").exists, 30, "the lock being taken")
+    proxy.reset()
+    failed = running.finish()
+    assert failed.failure("h02")[1] == 20
+    assert "connection" in failed.failure("h02")[2]
+    assert pair.live == pair.everywhere(None)
