@@ -4,6 +4,7 @@
 
 Hosts have one namespace, deployctl the other; the link between them carries `--mbit`, frames and all. Counted are the
 bytes that leave here while the middle nine tenths of a release are under way, so neither its beginning nor its end.
+There is a worker for each host: with fewer, the last hosts are sent to while others are busy with what they got.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def share(hosts: Sequence[Sshd], base: Path, key: Path, mbit: int) -> float:
     inventory = inventory_for(hosts, base, key)
     counter = Counter()
     counter.start()
-    command = push_command(tree, inventory)
+    command = [*push_command(tree, inventory), "--forks", str(len(hosts))]
     done = subprocess.run(command, check=False, capture_output=True, env={**os.environ, **COMPILED})
     counter.stop()
     if done.returncode:

@@ -158,6 +158,8 @@ def _stay_silent() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
+    # What a thread of paramiko stumbles over ends its connection, and is told as that.
+    threading.excepthook = lambda _arguments: None
 
 
 def connect(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
