@@ -121,8 +121,10 @@ def test_a_tar_that_hangs(pair: Lab, large: Path) -> None:
 @pytest.mark.parametrize("victim", ["cat", "sha256sum", "sh"])
 def test_a_killed_process(pair: Lab, large: Path, victim: str) -> None:
     place = pair["h02"]
-    tools = {"cat": "receive.cat", "sha256sum": "receive.openssl", "sh": "receive.mv"}
-    place.gate(tools[victim], 'kill -s KILL "$PPID"')
+    if victim == "sha256sum":
+        place.gate("receive.openssl", "kill -s KILL $$")
+    else:
+        place.gate({"cat": "receive.cat", "sh": "receive.mv"}[victim], 'kill -s KILL "$PPID"')
     failed = pair.push(large)
     phase, code, _ = failed.failure("h02")
     assert phase in {"upload", "stage"}
