@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import json
 import os
 import pkgutil
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +353,37 @@ def test_the_public_names_are_loaded_when_asked_for() -> None:
         assert getattr(deployctl, name)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         deployctl.nothing  # noqa: B018
+
+
+# ---- what is asked on a terminal
+
+
+def test_the_end_of_input_at_a_prompt_is_wrong_usage(here: Path) -> None:
+    ours, theirs = pty.openpty()
+    said = b""
+    with subprocess.Popen(
+        [*PROGRAM, "check", "--ask-pass", "-o", "json"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+        cwd=here,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads in tests
+    ) as process:
+        os.close(theirs)
+        while not said.endswith(b": "):
+            assert select.select([ours], [], [], 30)[0], said
+            said += os.read(ours, 1000)
+        os.write(ours, b"\x04")
+        assert process.stdout
+        end = last_line(process.stdout.read().decode())
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while data := os.read(ours, 1000):
+                said += data
+    os.close(ours)
+    assert process.returncode == 2
+    assert (end["outcome"], end["message"]) == ("failed", "nothing was given at the prompt")
+    assert b": \r\ndeployctl: error: nothing was given at the prompt" in said
 
 
 # ---- what click refuses, for programs
