@@ -412,6 +412,24 @@ def test_a_refused_call_has_a_last_line(words: list[str], command: str, said: st
     assert done.stderr.startswith("deployctl: error: ")
 
 
+def test_a_copy_of_a_closed_standard_input_has_a_last_line(here: Path) -> None:
+    done = program("copy", "-", "x", "-o", "json", cwd=here, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 2, done.stderr
+    told = last_line(done.stdout)
+    assert (told["event"], told["command"], told["exit_code"]) == ("run_finished", "copy", 2)
+    assert "standard input is closed" in told["message"]
+
+
+def test_a_demo_without_its_tools_has_a_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deployctl.cli.demo.missing_tools", lambda: ["scp"])
+    assert run(["demo", "-o", "json"]) == 2
+    out, err = capsys.readouterr()
+    assert last_line(out)["message"] == "this machine lacks scp"
+    assert err.startswith("deployctl: error: this machine lacks scp\n")
+
+
 @pytest.mark.parametrize("words", [["push"], ["push", "-o", "plain"], ["push", "-o", "json", "-o", "plain"]])
 def test_a_refused_call_prints_nothing_on_standard_output_for_people(words: list[str]) -> None:
     done = program(*words)
