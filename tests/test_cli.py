@@ -23,6 +23,9 @@ import pytest
 import deployctl
 import deployctl.cli
 from deployctl.cli.main import COMMANDS, cli, run
+from deployctl.cli.perform import Heard
+from deployctl.cli.rolling import TerminalQuestion
+from deployctl.output.reporter import make_reporter
 from tests.support.proc import wait_until
 
 PROGRAM = (sys.executable, "-m", "deployctl")
@@ -384,6 +387,23 @@ def test_the_end_of_input_at_a_prompt_is_wrong_usage(here: Path) -> None:
     assert process.returncode == 2
     assert (end["outcome"], end["message"]) == ("failed", "nothing was given at the prompt")
     assert b": \r\ndeployctl: error: nothing was given at the prompt" in said
+
+
+def test_a_terminal_that_is_gone_answers_no() -> None:
+    ours, theirs = pty.openpty()
+    heard = Heard(make_reporter("json", verbosity=0, stdout=None, stderr=None, environ={}), debug=False)
+    question = TerminalQuestion(theirs, heard)
+    try:
+        question.put("go on?")
+        assert question.take() is None
+        os.write(ours, b"y\n")
+        assert select.select([theirs], [], [], 5)[0]
+        assert question.take() is True
+        os.close(ours)
+        question.put("go on?")
+        assert question.take() is False
+    finally:
+        os.close(theirs)
 
 
 # ---- what click refuses, for programs
