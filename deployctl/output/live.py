@@ -119,7 +119,7 @@ class LiveReporter:
         self._clear()
         self._painter.restore()
         outcome = text(event, "outcome")
-        good = outcome in _GOOD
+        good = outcome in _GOOD and not event.get("exit_code")
         for index, line in enumerate(told.lines):
             if index or view.command in READING:
                 self._out.line(line)
