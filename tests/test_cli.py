@@ -425,7 +425,7 @@ def test_a_refused_call_has_a_last_line(words: list[str], command: str, said: st
     [line] = done.stdout.splitlines()
     told = json.loads(line)
     assert (told["event"], told["outcome"], told["exit_code"]) == ("run_finished", "failed", 2)
-    assert (told["command"], told["hosts"]) == (command, {})
+    assert (told["command"], told["hosts"], told["skew_s"]) == (command, {}, None)
     assert said in told["message"]
     assert told["hint"].endswith("--help")
     assert done.stderr.count(said) == 1
