@@ -56,7 +56,7 @@ class LiveReporter:
         match event.get("event"):
             case "log" if self._verbosity > 0 or self._view.command == "run":
                 for line in log_lines(text(event, "text")):
-                    self._above(self._out, f"{printable(text(event, 'host'))} | {line}")
+                    self._above(self._out, f"{printable(text(event, 'host'))} | {line}", spare=True)
             case "run_finished":
                 self._finish(event)
             case _:
@@ -98,11 +98,11 @@ class LiveReporter:
         self._drawn = None
         self._drawn_s = float("-inf")
 
-    def _above(self, stream: SafeStream, line: str) -> None:
+    def _above(self, stream: SafeStream, line: str, *, spare: bool = False) -> None:
         """Write a line where the picture begins; the next tick draws it again below."""
         if stream is self._out or stream.isatty():
             self._clear()
-        stream.line(line)
+        stream.line(line, spare=spare)
 
     def _finish(self, event: Mapping[str, Any]) -> None:
         view = self._view

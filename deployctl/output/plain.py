@@ -56,7 +56,7 @@ class PlainReporter:
                     self._out.line(f"{self._time(event)} {host_line(event, self._width)}")
             case "log" if self._verbosity >= 0:
                 for line in log_lines(text(event, "text")):
-                    self._out.line(f"{printable(text(event, 'host') or 'here')} | {line}")
+                    self._out.line(f"{printable(text(event, 'host') or 'here')} | {line}", spare=True)
             case "progress":
                 self._progress()
             case "run_finished":
