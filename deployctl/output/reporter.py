@@ -122,4 +122,7 @@ class Guarded:
                 self._err.line(f"deployctl: warning: the display failed: {type(error).__name__}: {error}")
         if self._out.left_out and not self._told_slow:
             self._told_slow = True
-            self.note("warning", "the reader of standard output is far behind: output of hooks and commands is left out")
+            self.note(
+                "warning",
+                "the reader of standard output is far behind: output of hooks and commands is left out",
+            )

@@ -47,7 +47,7 @@ def report_plans(
     if run.fleet.stopping():
         return run.stopped_before_live()
     failed = any(member.failed for member in run.fleet)  # as many as are tolerated, here as in earnest
-    return run.finish(Outcome.PLANNED, **({"code": Exit.MIXED} if failed else {}))
+    return run.finish(Outcome.PLANNED, code=Exit.MIXED if failed else None)
 
 
 def _differences(

@@ -1,4 +1,4 @@
-"""This machine's disk takes nothing more: SOURCE is refused in words, and what can be done without is."""
+"""The disk here takes nothing more: SOURCE is refused in words, and what can be done without is."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ class Said:
     def send(self, message: Message) -> None:
         self.messages.append(message)
 
-    def receive(self, timeout_s: float | None = None) -> Message | None:  # noqa: ARG002
+    def receive(self, timeout_s: float | None = None) -> Message | None:
         return self._asked.pop(0) if self._asked else None
 
 
 def test_a_manifest_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "work/manifest").mkdir(parents=True)  # stands for a disk that is full
     said = Said()
-    packer(Source(make_site(tmp_path / "site", "1"), expects_delta=True), tmp_path / "work")(cast("Line", said))
+    packer(Source(make_site(tmp_path / "site", "1"), expects_delta=True), tmp_path / "work")(
+        cast("Line", said)
+    )
     assert [message["event"] for message in said.messages] == ["walked", "refused"]
     assert said.messages[-1]["problems"] == [f"{tmp_path / 'work'}: cannot be written: Is a directory"]
 
