@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 SCHEMA = 1  # of every JSON object we print
+PASSPHRASE_ENV = "DEPLOYCTL_PASSPHRASE"  # noqa: S105 - its name
+
+
+def for_others(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that programs get which are not ours: all of `environ` but the passphrase of the keys."""
+    return {name: value for name, value in environ.items() if name != PASSPHRASE_ENV}
 
 
 class Phase(StrEnum):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import json
 import os
 import pkgutil
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,9 @@ import pytest
 import deployctl
 import deployctl.cli
 from deployctl.cli.main import COMMANDS, cli, run
+from deployctl.cli.perform import Heard
+from deployctl.cli.rolling import TerminalQuestion
+from deployctl.output.reporter import make_reporter
 from tests.support.proc import wait_until
 
 PROGRAM = (sys.executable, "-m", "deployctl")
@@ -350,6 +358,54 @@ def test_the_public_names_are_loaded_when_asked_for() -> None:
         deployctl.nothing  # noqa: B018
 
 
+# ---- what is asked on a terminal
+
+
+def test_the_end_of_input_at_a_prompt_is_wrong_usage(here: Path) -> None:
+    ours, theirs = pty.openpty()
+    said = b""
+    with subprocess.Popen(
+        [*PROGRAM, "check", "--ask-pass", "-o", "json"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+        cwd=here,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads in tests
+    ) as process:
+        os.close(theirs)
+        while not said.endswith(b": "):
+            assert select.select([ours], [], [], 30)[0], said
+            said += os.read(ours, 1000)
+        os.write(ours, b"\x04")
+        assert process.stdout
+        end = last_line(process.stdout.read().decode())
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while data := os.read(ours, 1000):
+                said += data
+    os.close(ours)
+    assert process.returncode == 2
+    assert (end["outcome"], end["message"]) == ("failed", "nothing was given at the prompt")
+    assert b": \r\ndeployctl: error: nothing was given at the prompt" in said
+
+
+def test_a_terminal_that_is_gone_answers_no() -> None:
+    ours, theirs = pty.openpty()
+    heard = Heard(make_reporter("json", verbosity=0, stdout=None, stderr=None, environ={}), debug=False)
+    question = TerminalQuestion(theirs, heard)
+    try:
+        question.put("go on?")
+        assert question.take() is None
+        os.write(ours, b"y\n")
+        assert select.select([theirs], [], [], 5)[0]
+        assert question.take() is True
+        os.close(ours)
+        question.put("go on?")
+        assert question.take() is False
+    finally:
+        os.close(theirs)
+
+
 # ---- what click refuses, for programs
 
 
@@ -369,11 +425,29 @@ def test_a_refused_call_has_a_last_line(words: list[str], command: str, said: st
     [line] = done.stdout.splitlines()
     told = json.loads(line)
     assert (told["event"], told["outcome"], told["exit_code"]) == ("run_finished", "failed", 2)
-    assert (told["command"], told["hosts"]) == (command, {})
+    assert (told["command"], told["hosts"], told["skew_s"]) == (command, {}, None)
     assert said in told["message"]
     assert told["hint"].endswith("--help")
     assert done.stderr.count(said) == 1
     assert done.stderr.startswith("deployctl: error: ")
+
+
+def test_a_copy_of_a_closed_standard_input_has_a_last_line(here: Path) -> None:
+    done = program("copy", "-", "x", "-o", "json", cwd=here, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 2, done.stderr
+    told = last_line(done.stdout)
+    assert (told["event"], told["command"], told["exit_code"]) == ("run_finished", "copy", 2)
+    assert "standard input is closed" in told["message"]
+
+
+def test_a_demo_without_its_tools_has_a_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deployctl.cli.demo.missing_tools", lambda: ["scp"])
+    assert run(["demo", "-o", "json"]) == 2
+    out, err = capsys.readouterr()
+    assert last_line(out)["message"] == "this machine lacks scp"
+    assert err.startswith("deployctl: error: this machine lacks scp\n")
 
 
 @pytest.mark.parametrize("words", [["push"], ["push", "-o", "plain"], ["push", "-o", "json", "-o", "plain"]])

@@ -74,7 +74,8 @@ class Digests:
 
     def forget(self) -> None:
         """What was known turned out to be wrong."""
-        self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
 
     def _write(self, text: str) -> None:
         directory = self._file.parent

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, cast
 from deployctl.artifact.manifest import escape
 from deployctl.artifact.unpack import CHUNK_BYTES, Unpacker
 from deployctl.errors import SourceError
+from deployctl.model import for_others
 
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _LFS_BYTES = 1024
@@ -66,7 +67,7 @@ class _Git:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._env = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+        self._env = {name: value for name, value in for_others(os.environ).items() if name not in _ELSEWHERE}
         self._env |= {
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",

@@ -25,10 +25,10 @@ def command(common: Common, file: str, dest: str) -> int:
     DEST that ends in / or is a directory there gets the name of FILE; a relative one begins in the login user's home.
     A file that is there already is replaced by a rename, and put back if another host fails.
     """
-    if file == "-" and sys.stdin is None:  # else a closed one would be read as an empty file
-        raise UsageError("standard input is closed: there is nothing to copy")
 
     def action(inventory: Inventory, heard: Heard) -> Result:
+        if file == "-" and sys.stdin is None:  # else a closed one would be read as an empty file
+            raise UsageError("standard input is closed: there is nothing to copy")
         return copy(inventory, file, dest, Options(**common.settings()), heard)
 
     return perform(common, "copy", action)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from deployctl.cli.options import Common
-from deployctl.cli.perform import perform
+from deployctl.cli.perform import perform, refuse
 from deployctl.demo.app import write_app
 from deployctl.demo.hosts import DemoHosts, install_hint, missing_tools
 from deployctl.errors import Exit, UsageError
@@ -41,7 +41,11 @@ def command(count: int, keep: bool, output: str) -> int:
     Needs no sshd, no root and no configuration, and removes everything it made.
     """
     if missing := missing_tools():
-        raise UsageError(f"this machine lacks {', '.join(missing)}", hint=install_hint(missing))
+        error = UsageError(f"this machine lacks {', '.join(missing)}", hint=install_hint(missing))
+        if output != "json":
+            raise error
+        refuse("demo", error.exit_code, error.message, error.hint)
+        return error.exit_code
     directory = Path(tempfile.mkdtemp(prefix="deployctl-demo-"))
     try:
         with DemoHosts(count, directory / "hosts") as hosts:

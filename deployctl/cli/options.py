@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from deployctl.errors import UsageError
 from deployctl.inventory.units import duration_s, size_bytes
 
 
@@ -120,10 +122,15 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ask_secret(prompt: str) -> str:
-    """Ask on the terminal itself, whatever standard input and output are."""
+    """Ask on the terminal itself, whatever standard input and output are; UsageError when the answer is its end (Ctrl-D)."""
     import getpass  # noqa: PLC0415 - rarely needed
 
-    return getpass.getpass(prompt)
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:  # noqa: PTH123 - a device
+            terminal.write("\n")  # what comes next does not belong behind the prompt
+        raise UsageError("nothing was given at the prompt") from None
 
 
 def asker() -> Callable[[str], str] | None:

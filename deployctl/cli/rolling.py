@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import termios
@@ -49,8 +50,9 @@ class TerminalQuestion:
     def put(self, text: str) -> None:
         self._heard.pause()
         self._typed = b""
-        termios.tcflush(self.fd, termios.TCIFLUSH)  # what was typed before is no answer
-        os.write(self.fd, f"{text} [y/N] ".encode())
+        with contextlib.suppress(OSError, termios.error):  # the terminal is gone: `take` answers no
+            termios.tcflush(self.fd, termios.TCIFLUSH)  # what was typed before is no answer
+            os.write(self.fd, f"{text} [y/N] ".encode())
 
     def take(self) -> bool | None:
         if not select.select([self.fd], [], [], 0)[0]:

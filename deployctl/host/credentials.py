@@ -27,8 +27,8 @@ from deployctl.host.keyring import (
     public_blob,
 )
 from deployctl.host.target import Source, Target
+from deployctl.model import PASSPHRASE_ENV
 
-PASSPHRASE_ENV = "DEPLOYCTL_PASSPHRASE"  # noqa: S105 - its name
 ATTEMPTS = 3  # at a passphrase on a terminal
 
 Ask = Callable[[str], str]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployctl.errors import UsageError
+from deployctl.model import for_others
 
 DEPTH = 16  # of Include, as OpenSSH
 EXEC_TIMEOUT_S = 10.0
@@ -168,7 +169,7 @@ class SshConfig:
             try:
                 done = subprocess.run(  # noqa: S602 - the user's own file asks for a shell
                     command, shell=True, check=False, timeout=EXEC_TIMEOUT_S, stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=for_others(os.environ),
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
                 raise UsageError(

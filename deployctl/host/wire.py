@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator
 from typing import IO, Protocol
 
+from deployctl.model import for_others
+
 NOTSENT_BYTES = 128 << 10
 USER_TIMEOUT_S = 20.0
 GREETING_LIMIT = 8192  # bytes a server may send before its SSH banner
@@ -223,6 +225,7 @@ class Proxy:
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._errors,
+                env=for_others(os.environ),
                 start_new_session=True,
             )
         except BaseException:

@@ -28,7 +28,7 @@ class JsonReporter:
         self._view = RunView(clock)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        self._out.line(as_line(event))
+        self._out.line(as_line(event), spare=event.get("event") == "log")
         self._view.apply(event)
         if event.get("event") == "run_finished":
             view = self._view

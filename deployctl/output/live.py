@@ -16,7 +16,7 @@ from deployctl.output.causes import Fold
 from deployctl.output.frame import ASCII, UNICODE, Frame
 from deployctl.output.painter import Painter, terminal_size
 from deployctl.output.stream import SafeStream, log_lines, printable
-from deployctl.output.summary import summarize
+from deployctl.output.summary import here_lines, summarize
 from deployctl.output.view import READING, RunView, text
 from deployctl.output.words import note_lines
 
@@ -54,17 +54,23 @@ class LiveReporter:
         self._view.apply(event)
         self._changed = True
         match event.get("event"):
-            case "log" if self._verbosity > 0 or self._view.command == "run":
+            case "log" if self._shows_output:
                 for line in log_lines(text(event, "text")):
-                    self._above(self._out, f"{printable(text(event, 'host'))} | {line}")
+                    self._above(self._out, f"{printable(text(event, 'host') or 'here')} | {line}", spare=True)
             case "run_finished":
                 self._finish(event)
             case _:
                 pass
 
     def note(self, level: str, text: str) -> None:
-        for line in note_lines(level, text, self._verbosity):
+        said = [] if self._shows_output else here_lines(self._view.said_here(text))
+        for line in (*said, *note_lines(level, text, self._verbosity)):
             self._above(self._err, self._told(line))
+
+    @property
+    def _shows_output(self) -> bool:
+        """Whether what hooks and commands print is shown as it comes."""
+        return self._verbosity > 0 or self._view.command == "run"
 
     def tick(self) -> None:
         self._out.drain()
@@ -98,11 +104,11 @@ class LiveReporter:
         self._drawn = None
         self._drawn_s = float("-inf")
 
-    def _above(self, stream: SafeStream, line: str) -> None:
+    def _above(self, stream: SafeStream, line: str, *, spare: bool = False) -> None:
         """Write a line where the picture begins; the next tick draws it again below."""
         if stream is self._out or stream.isatty():
             self._clear()
-        stream.line(line)
+        stream.line(line, spare=spare)
 
     def _finish(self, event: Mapping[str, Any]) -> None:
         view = self._view
@@ -112,14 +118,15 @@ class LiveReporter:
             failures=view.failures,
             plans=view.plans,
             probed=view.probed,
-            tails=None if self._verbosity > 0 or view.command == "run" else view.tails,  # shown above
+            tails=None if self._shows_output else view.tails,
+            here=() if self._shows_output else view.said_here(text(event, "message")),
             answers=view.answers,
             fold=self._fold,
         )
         self._clear()
         self._painter.restore()
         outcome = text(event, "outcome")
-        good = outcome in _GOOD
+        good = outcome in _GOOD and not event.get("exit_code")
         for index, line in enumerate(told.lines):
             if index or view.command in READING:
                 self._out.line(line)

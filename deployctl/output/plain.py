@@ -12,7 +12,7 @@ from typing import Any
 from deployctl.output import numbers
 from deployctl.output.causes import Fold
 from deployctl.output.stream import SafeStream, log_lines, printable
-from deployctl.output.summary import plan_text, summarize
+from deployctl.output.summary import here_lines, plan_text, summarize
 from deployctl.output.view import READING, RunView, number, text
 from deployctl.output.words import note_lines, progress_line, start_line
 
@@ -56,7 +56,7 @@ class PlainReporter:
                     self._out.line(f"{self._time(event)} {host_line(event, self._width)}")
             case "log" if self._verbosity >= 0:
                 for line in log_lines(text(event, "text")):
-                    self._out.line(f"{printable(text(event, 'host') or 'here')} | {line}")
+                    self._out.line(f"{printable(text(event, 'host') or 'here')} | {line}", spare=True)
             case "progress":
                 self._progress()
             case "run_finished":
@@ -65,7 +65,8 @@ class PlainReporter:
                 pass
 
     def note(self, level: str, text: str) -> None:
-        for line in note_lines(level, text, self._verbosity):
+        said = here_lines(self._view.said_here(text)) if self._verbosity < 0 else []  # else it was shown
+        for line in (*said, *note_lines(level, text, self._verbosity)):
             self._err.line(line)
 
     def tick(self) -> None:
@@ -107,6 +108,7 @@ class PlainReporter:
             plans=view.plans,
             probed=view.probed,
             tails=view.tails if self._verbosity < 0 else None,
+            here=view.said_here(text(event, "message")) if self._verbosity < 0 else (),
             answers=view.answers,
             fold=self._fold,
         )

@@ -89,11 +89,12 @@ class Guarded:
         self._out = out
         self._err = err
         self._told = False
+        self._told_slow = False
 
     @property
     def lost(self) -> str | None:
         """Why standard output could not be written, None when all of it was."""
-        return self._out.lost
+        return self._out.lost or ("its reader was too slow" if self._out.left_out else None)
 
     def event(self, event: Mapping[str, Any]) -> None:
         self._call(self._inner.event, event)
@@ -119,3 +120,9 @@ class Guarded:
             if not self._told:
                 self._told = True
                 self._err.line(f"deployctl: warning: the display failed: {type(error).__name__}: {error}")
+        if self._out.left_out and not self._told_slow:
+            self._told_slow = True
+            self.note(
+                "warning",
+                "the reader of standard output is far behind: output of hooks and commands is left out",
+            )

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TextIO
 
 _PIECE = 1000  # letters a write: at most 4096 bytes, which a pipe that is ready takes without blocking
-_HELD_MOST = 4_000_000  # letters kept for a reader that is slow; beyond it, waiting beats growing
+_HELD_MOST = 4_000_000  # letters kept for a reader that is slow, before what can be spared is left out
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
@@ -27,6 +27,7 @@ class SafeStream:
         self._stream = stream
         self.off = stream is None or stream.closed
         self.lost: str | None = None  # why it could not be written; a reader that left is no loss
+        self.left_out = 0  # lines that could be spared, and were
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self._held: deque[str] = deque()
         self._held_size = 0
@@ -50,7 +51,13 @@ class SafeStream:
             return False
         return True
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, *, spare: bool = False) -> None:
+        """Write a line; one that can be spared is left out while the reader is too far behind."""
+        if spare and self._held_size + len(text) > _HELD_MOST:
+            self.drain()
+            if self._held_size + len(text) > _HELD_MOST:
+                self.left_out += 1
+                return
         self.write(text + "\n")
 
     def write(self, text: str) -> None:
@@ -81,7 +88,7 @@ class SafeStream:
         if self._stream is None:
             return
         while not self.off and (self._held or self._unflushed):
-            if not self.ready(None if wait or self._held_size > _HELD_MOST else 0):
+            if not self.ready(None if wait else 0):
                 return
             try:
                 if not self._unflushed:

@@ -38,13 +38,15 @@ def summarize(
     plans: Mapping[str, Mapping[str, Any]] | None = None,
     probed: Collection[str] = frozenset(),
     tails: Mapping[str, Sequence[str]] | None = None,
+    here: Sequence[str] = (),
     answers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Summary:
     """Tell the end of a run.
 
     `finished` and `started` are the `run_finished` and `run_started` events, `failures` the `host` events of state
     `failed`, `plans` the data of a dry run's `probe` events by host, `probed` the hosts that were asked what they serve,
-    `tails` the last output of hosts where it was not shown yet, `answers` the facts of a command that reads by host.
+    `tails` the last output of hosts where it was not shown yet, `here` that of a hook here that failed and stopped the run,
+    `answers` the facts of a command that reads by host.
     """
     end = _End(finished, started or {}, fold, probed)
     outcome = text(finished, "outcome")
@@ -61,7 +63,7 @@ def summarize(
             lines = end.other(outcome, answers or {})
         case _:
             lines = end.not_released(outcome)
-    return Summary([printable(line) for line in lines], end.problems(failures, tails))
+    return Summary([printable(line) for line in lines], end.problems(failures, tails, here))
 
 
 class _End:
@@ -164,7 +166,10 @@ class _End:
         return _columns((key, self.fold(groups[key])) for key in keys)
 
     def problems(
-        self, failures: Sequence[Mapping[str, Any]], tails: Mapping[str, Sequence[str]] | None
+        self,
+        failures: Sequence[Mapping[str, Any]],
+        tails: Mapping[str, Sequence[str]] | None,
+        here: Sequence[str],
     ) -> list[str]:
         told = {text(event, "host") for event in failures}
         untold = [
@@ -175,11 +180,12 @@ class _End:
         lines = problem_lines(causes([*failures, *untold]), self.fold, tails)
         if text(self.finished, "outcome") not in {"released", "unchanged", "staged", "planned", "ok"}:
             said = text(self.finished, "message").splitlines()
-            lines += [
+            untold_lines = [
                 f"deployctl: error: {printable(line)}"
                 for line in said
                 if not any(printable(line) in known for known in lines)
             ]
+            lines += [*here_lines(here), *untold_lines]
         hint = printable(text(self.finished, "hint"))
         if hint and f"deployctl: hint: {hint}" not in lines:
             lines.append(f"deployctl: hint: {hint}")
@@ -221,6 +227,11 @@ class _End:
         if self._state(name) == "failed" and number(entry, "code") in _LOST:
             return _UNKNOWN
         return _NOTHING if name in self.probed or self._state(name) in {"ok", "reverted"} else _UNKNOWN
+
+
+def here_lines(tail: Iterable[str]) -> list[str]:
+    """What a hook printed that runs here, as that of a host: `here | text`."""
+    return [printable(f"here | {line}") for line in tail]
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

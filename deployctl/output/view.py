@@ -58,6 +58,10 @@ class RunView:
         self.reverted: set[str] = set()
         self.done: set[str] = set()
         self.tails: dict[str, deque[str]] = {}
+        self._here: tuple[str, deque[str]] = (
+            "",
+            deque(),
+        )  # hooks that run here: the moment, and its last output
         self.bytes_done = 0
         self.bytes_total = 0
         self._staging = 0.0
@@ -85,12 +89,23 @@ class RunView:
             case "progress":
                 self._progress(event)
             case "log":
-                tail = self.tails.setdefault(text(event, "host"), deque(maxlen=_TAIL))
-                tail.extend(log_lines(text(event, "text")))
+                self._tail(text(event, "host"), text(event, "phase")).extend(log_lines(text(event, "text")))
             case "run_finished":
                 self.finished = event
             case _:
                 pass
+
+    def _tail(self, host: str, phase: str) -> deque[str]:
+        if host:
+            return self.tails.setdefault(host, deque(maxlen=_TAIL))
+        if self._here[0] != phase:
+            self._here = (phase, deque(maxlen=_TAIL))
+        return self._here[1]
+
+    def said_here(self, message: str) -> list[str]:
+        """The last output of the hooks here that `message` says have failed; none when it says something else."""
+        moment, tail = self._here
+        return list(tail) if moment and message.startswith(f"{moment} hook ") else []
 
     def _host(self, event: Mapping[str, Any]) -> None:
         name, phase, state = text(event, "host"), text(event, "phase"), text(event, "state")

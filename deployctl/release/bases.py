@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,9 +64,11 @@ class Bases:
         for digest, member in holders.items():
             data = "".join(f"{line}\n" for line in member.answer.get("lines", ())).encode()
             if hashlib.sha256(data).hexdigest() == digest:
-                self._files[digest] = self._workdir / f"manifest-{digest}"
-                self._files[digest].write_bytes(data)
                 self._shelf.put(data)
+                file = self._workdir / f"manifest-{digest}"
+                with contextlib.suppress(OSError):  # without room for it those hosts get the whole
+                    file.write_bytes(data)
+                    self._files[digest] = file
 
     def file(self, digest: str | None) -> Path | None:
         return self._files.get(digest or "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployctl.artifact.manifest import Manifest
-from deployctl.errors import HostError
+from deployctl.errors import Exit, HostError
 from deployctl.host.layout import live_release
 from deployctl.host.plan import Action, Plan, check_space
 from deployctl.model import Outcome, Phase, State
@@ -44,7 +44,10 @@ def report_plans(
         else:
             member.message = "planned"
             run.events.host(member.name, Phase.PROBE, State.OK, message="planned", data=data)
-    return run.stopped_before_live() if run.fleet.stopping() else run.finish(Outcome.PLANNED)
+    if run.fleet.stopping():
+        return run.stopped_before_live()
+    failed = any(member.failed for member in run.fleet)  # as many as are tolerated, here as in earnest
+    return run.finish(Outcome.PLANNED, code=Exit.MIXED if failed else None)
 
 
 def _differences(

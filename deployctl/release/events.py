@@ -116,4 +116,5 @@ class Events:
         self._say("progress", **keys)
 
     def finished(self, **keys: Any) -> None:
-        self._say("run_finished", **keys, elapsed_s=self.elapsed_s)
+        """Say the last word; `skew_s` is null where nothing was switched."""
+        self._say("run_finished", **{"skew_s": None, **keys}, elapsed_s=self.elapsed_s)

@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 from deployctl.artifact.delta import Delta, compare, pack_delta
 from deployctl.artifact.digests import Digests
 from deployctl.artifact.kept import Kept
-from deployctl.artifact.local import Part
+from deployctl.artifact.local import Part, disk_errors
 from deployctl.artifact.manifest import Entry, Manifest, shape_digest, sizes_digest
 from deployctl.artifact.pack import Artifact, Packed, link_texts, pack, read_manifest
 from deployctl.artifact.patch import Patch, make_patch
@@ -116,7 +116,8 @@ class _Packing:
 
     def serve(self, commit: str | None) -> None:
         manifest = self._hash()
-        (self._workdir / "manifest").write_bytes(manifest.to_bytes())
+        with disk_errors(self._workdir):
+            (self._workdir / "manifest").write_bytes(manifest.to_bytes())
         self._line.send({"event": "hashed", "commit": commit, **self._summary(manifest)})
         if self._digests is not None:
             self._digests.keep(self._walked, manifest.entries)
@@ -282,8 +283,9 @@ def _write_list(artifact: Artifact) -> None:
     path = list_of_parts(artifact.path)
     if not path.exists():
         new = path.with_name(f".new-{path.name}")
-        new.write_text("".join(f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts), "ascii")
-        new.replace(path)
+        with disk_errors(path.parent):
+            new.write_text("".join(f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts), "ascii")
+            new.replace(path)
 
 
 class Growing:

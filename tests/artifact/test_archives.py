@@ -7,6 +7,7 @@ import io
 import os
 import random
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +247,27 @@ def test_bombs_stop_before_the_disk_is_full(tmp_path: Path, work: Path, ending: 
         archive.write_bytes(ENCODERS[ending](plain))
     (problem,) = refusal_of(archive, work)
     assert problem == "unpacks to more than 1,073,741,824 bytes, far more than its size lets expect"
+
+
+def test_bombs_of_zstd_take_no_memory(tmp_path: Path, work: Path) -> None:
+    archive = tmp_path / "a.tar.zst"
+    info, _ = _info("zeros")
+    info.size = 2 * 2**30
+    packer = zstandard.ZstdCompressor().compressobj()
+    zeros = bytes(2**20)
+    with archive.open("wb") as file:
+        file.write(packer.compress(info.tobuf(tarfile.GNU_FORMAT)))
+        for _ in range(200):
+            file.write(packer.compress(zeros))
+        file.write(packer.flush())
+    tracemalloc.start()
+    try:
+        (problem,) = refusal_of(archive, work)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert problem.startswith("unpacks to more than ")
+    assert peak_bytes < 64 * 2**20
 
 
 def test_limit_counts_what_was_not_announced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.artifact.test_git import IDENTITY
+from tests.artifact.trees import run, tool
 from tests.faults.conftest import MakeScene
 from tests.faults.kit import Scene, check_invariants
 from tests.faults.terminal import Terminal
@@ -144,3 +147,55 @@ def test_secrets_on_a_terminal(guarded: Scene, tmp_path: Path, own_environment: 
     assert not [secret for secret in HIDDEN if secret in terminal.said]
     assert watch.found == set()
     assert list(files_with_secrets(tmp_path, own_environment)) == []
+
+
+# A ProxyCommand that joins two streams with what any machine has that runs these tests.
+NETCAT = """\
+import os, select, socket, sys
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+while True:
+    for ready in select.select([0, link], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else link.recv(65536)
+        if not data:
+            sys.exit()
+        link.sendall(data) if ready == 0 else os.write(1, data)
+"""
+
+
+def test_other_programs_here_do_not_get_the_passphrase(
+    guarded: Scene, tmp_path: Path, own_environment: Path
+) -> None:
+    """git, a ProxyCommand and `Match exec`."""
+    scene = guarded
+    seen, programs = tmp_path / "seen", tmp_path / "programs"
+    seen.mkdir()
+    programs.mkdir()
+    data = yaml.safe_load(scene.lab.inventory.read_text())
+    data["release"]["hooks"].pop("build")  # which --ref refuses
+    scene.lab.inventory.write_text(yaml.safe_dump(data))
+    run(tool("git"), "-C", scene.tree, "init", "-q")
+    run(tool("git"), "-C", scene.tree, *IDENTITY, "add", "-A")
+    run(tool("git"), "-C", scene.tree, *IDENTITY, "commit", "-q", "-m", "x")
+    (programs / "git").write_text(f'#!/bin/sh\nenv > {seen}/git.$$\nexec {tool("git")} "$@"\n')
+    (programs / "git").chmod(0o755)
+    (programs / "netcat.py").write_text(NETCAT)
+    (own_environment / ".ssh").mkdir()
+    (own_environment / ".ssh/config").write_text(
+        f'Match exec "env > {seen}/match"\n'
+        f"ProxyCommand sh -c 'env > {seen}/proxy.$$; exec {sys.executable} {programs}/netcat.py %h %p'\n"
+    )
+    done = scene.start(
+        "push",
+        "--ref",
+        "HEAD",
+        env={
+            "FAULTS_TOKEN": TOKEN,
+            "DEPLOYCTL_PASSPHRASE": PASSPHRASE,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+        },
+    ).finish()
+    assert done.outcome == "released", done.stderr
+    given = {path.name.partition(".")[0]: path.read_text() for path in sorted(seen.iterdir())}
+    assert set(given) == {"git", "match", "proxy"}
+    assert all("HOME=" in environ for environ in given.values())
+    assert [name for name, environ in given.items() if PASSPHRASE in environ] == []

@@ -5,10 +5,18 @@ import json
 from collections.abc import Iterable
 from datetime import UTC
 
+import pytest
+
 from deployctl.output import make_reporter
 from deployctl.output.plain import PlainReporter
+from deployctl.output.reporter import Mode
 from deployctl.output.stream import SafeStream
 from tests.output import events as e
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def shown(events: Iterable[e.Event], verbosity: int = 0) -> tuple[str, str]:
@@ -107,6 +115,69 @@ def test_commands_that_read_print_their_result_alone() -> None:
         f"HOSTS       LIVE                       SINCE                 BY\n"
         f"web[01-02]  {e.RELEASE}  2026-11-23 20:43:15Z  ann\n"
     )
+
+
+BUILD = "build hook `npm run build` ended with status 1"
+RELEASED = "released hook `./notify` ended with status 5"
+
+
+@pytest.mark.parametrize(
+    ("mode", "verbosity", "out_has", "err_has"),
+    [
+        ("live", 0, False, True),
+        ("live", 1, True, False),
+        ("plain", -1, False, True),
+        ("plain", 0, True, False),
+    ],
+)
+def test_a_hook_here_that_fails_shows_its_last_lines_once(
+    mode: Mode, verbosity: int, out_has: bool, err_has: bool
+) -> None:
+    def ended(*events: e.Event, warning: str = "") -> tuple[str, str]:
+        out, err = Terminal() if mode == "live" else io.StringIO(), io.StringIO()
+        environ = {"TERM": "xterm"}
+        reporter = make_reporter(
+            mode,
+            verbosity=verbosity,
+            stdout=out,
+            stderr=err,
+            environ=environ,
+            fold=e.fold,
+            clock=e.FakeClock(),
+        )
+        for event in events[:-1]:
+            reporter.event(event)
+        reporter.note("warning", "something else")
+        if warning:
+            reporter.note("warning", warning)
+        reporter.event(events[-1])
+        reporter.close()
+        return out.getvalue(), err.getvalue()
+
+    out, err = ended(
+        e.started(),
+        here("build", *(f"step {number}" for number in range(30))),
+        e.finished("refused", {}, 11, message=BUILD),
+    )
+    assert ("here | step 29\n" in out) is out_has
+    tail = "".join(f"here | step {number}\n" for number in range(20, 30)) if err_has else ""
+    assert err == f"deployctl: warning: something else\n{tail}deployctl: error: {BUILD}\n"
+    out, err = ended(
+        e.started(),
+        here("build", "built"),
+        here("released", "nobody answers"),
+        e.finished("released", e.end("web01")),
+        warning=RELEASED,
+    )
+    assert ("here | nobody answers\n" in out) is out_has
+    tail = "here | nobody answers\n" if err_has else ""
+    assert err == f"deployctl: warning: something else\n{tail}deployctl: warning: {RELEASED}\n"
+    _, err = ended(e.started(), here("build", "built"), *e.aborted_push()[1:])
+    assert "here |" not in err
+
+
+def here(moment: str, *lines: str) -> e.Event:
+    return {**e.log("", "\n".join(lines), phase=moment), "host": None}
 
 
 def test_events_nobody_knows_and_odd_values_are_passed_over() -> None:

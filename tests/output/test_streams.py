@@ -13,6 +13,7 @@ import pytest
 
 from deployctl.output import make_reporter, printable
 from deployctl.output.numbers import clock, seconds, size, size_of
+from deployctl.output.reporter import Mode
 from deployctl.output.stream import SafeStream
 from tests.output import events as e
 
@@ -100,6 +101,45 @@ def test_a_slow_reader_does_not_stop_the_run_and_gets_every_line() -> None:
     assert len(text) > 250_000
     assert text.count(" web499 ") == 13
     assert text.splitlines()[-1].startswith("sent 37.2 MB")
+
+
+@pytest.mark.parametrize("mode", ["plain", "json"])
+def test_a_reader_that_stops_costs_output_of_hooks_and_nothing_else(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployctl.output.stream._HELD_MOST", 400_000)
+    reading, writing = os.pipe()
+    gives_up = threading.Timer(20, os.close, [reading])  # whoever waits before the end, waits for this
+    gives_up.start()
+    with open(writing, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
+        err = io.StringIO()
+        reporter = make_reporter(mode, verbosity=1, stdout=stream, stderr=err, environ={}, fold=e.fold)
+        *events, last = e.good_push([f"web{i:03}" for i in range(500)])
+        for number, event in enumerate(events):
+            reporter.event(event)
+            reporter.event(e.log("web001", f"noise {number} {'x' * 1000}"))
+        reporter.event(last)
+        assert gives_up.is_alive(), "it waited for its reader"
+        gives_up.cancel()
+        taken: list[bytes] = []
+
+        def take() -> None:
+            while block := os.read(reading, 65536):
+                taken.append(block)
+
+        reader = threading.Thread(target=take)
+        reader.start()
+        reporter.close()
+    reader.join()
+    os.close(reading)
+    lines = b"".join(taken).decode().splitlines()
+    assert 100 < sum("noise" in line for line in lines) < 1000
+    assert sum("web499" in line and "noise" not in line for line in lines) == (13 if mode == "plain" else 15)
+    assert ("sent 37.2 MB" if mode == "plain" else "run_finished") in lines[-1]
+    assert err.getvalue() == (
+        "deployctl: warning: the reader of standard output is far behind: output of hooks and commands is left out\n"
+    )
+    assert reporter.lost == "its reader was too slow"
 
 
 def test_a_stream_somebody_made_non_blocking_loses_nothing() -> None:

@@ -98,6 +98,7 @@ def check_stream(events: Sequence[Event], code: int) -> None:
     last = events[-1]
     assert last["event"] == "run_finished"
     assert last["exit_code"] == code, (last, code)
+    assert {"outcome", "release", "bytes_sent", "elapsed_s", "skew_s"} <= set(last)
     if events[0]["event"] != "run_started":
         return
     assert set(last["hosts"]) == set(events[0]["hosts"])

@@ -51,6 +51,17 @@ def test_a_dry_run_compares_with_what_is_live(lab: Lab, site: Path) -> None:
     assert planned.bytes_sent == unchanged.bytes_sent == 0
 
 
+@pytest.mark.hosts(2)
+def test_a_dry_run_with_a_tolerated_failure(lab: Lab, site: Path) -> None:
+    lab.servers[1].stop()
+    planned = lab.push(site, "--dry-run", "--max-failures", "1")
+    assert (planned.code, planned.outcome) == (22, "planned")
+    assert {name: host["code"] for name, host in planned.hosts.items()} == {"h01": 0, "h02": 10}
+    assert planned.of("h01")[-1]["data"]["action"] == "upload"
+    assert "mend" not in planned.last
+    assert "deployctl: error: h02: " in planned.stderr
+
+
 @pytest.mark.hosts(3)
 def test_limit(lab: Lab, site: Path) -> None:
     pushed = lab.push(site, "--limit", "h01,h03")
