@@ -48,6 +48,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
                 while True:
                     self.wfile.write(b"H")
                     time.sleep(0.1)
+            return
         if status == "garbage":
             self.wfile.write(b"\0\1\2 this is no HTTP\r\n\r\n")
             return
