@@ -157,13 +157,15 @@ def group_of(facts: Facts | None) -> Group | None:
 
 
 def new_id(facts: Mapping[str, Facts], tree: str, now: datetime) -> str:
-    """Return `YYYYMMDDTHHMMSSZ-<digest8>` of now, or of the first later second that no host has."""
-    taken = {
-        release for each in facts.values() for release in (*each.releases, *each.manifests, *each.activated)
-    }
-    while (release := f"{now:%Y%m%dT%H%M%SZ}-{tree[:8]}") in taken:
+    """Return `YYYYMMDDTHHMMSSZ-<digest8>` of now, or of the first later second of which no host has a release.
+
+    So the order of ids is that of the releases, also where one follows the other at once.
+    """
+    known = (name for each in facts.values() for name in (*each.releases, *each.manifests, *each.activated))
+    taken = {release.partition("-")[0] for release in known}
+    while (second := f"{now:%Y%m%dT%H%M%SZ}") in taken:
         now += timedelta(seconds=1)
-    return release
+    return f"{second}-{tree[:8]}"
 
 
 def allowed_failures(text: str | None, hosts: int) -> int:
