@@ -23,6 +23,11 @@ _SPECIAL = {
     tarfile.FIFOTYPE: "a named pipe (FIFO)",
 }
 _VOLUME_LABEL = b"V"
+# Headers with a content of their own (long names, pax records), which tarfile reads in one go.
+_NOTES = {
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+}  # fmt: skip
+_NOTE_BYTES = 16 << 20
 # What zstd is given at once. Four bytes of it can become 128 KiB, so this becomes 32 MiB at most; it costs no time.
 _SLICE_BYTES = 1024
 
@@ -32,7 +37,14 @@ class _Readable(Protocol):
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is whole, or else an error."""
+    """A member whose header is whole and of a sane size, or else an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _NOTES and found.size > _NOTE_BYTES:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:

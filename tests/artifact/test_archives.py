@@ -270,6 +270,26 @@ def test_bombs_of_zstd_take_no_memory(tmp_path: Path, work: Path) -> None:
     assert peak_bytes < 64 * 2**20
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("first", [True, False])
+def test_headers_that_announce_gigabytes(tmp_path: Path, work: Path, kind: bytes, first: bool) -> None:
+    archive = tmp_path / "a.tar"
+    info, _ = _info("long", kind)
+    info.size = 2**30
+    with archive.open("wb") as file:
+        file.write(b"" if first else _info("a")[0].tobuf())
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(2**30 + 2**20)  # a hole
+    tracemalloc.start()
+    try:
+        (problem,) = refusal_of(archive, work)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert problem == "damaged, or not such an archive: a header of 1,073,741,824 bytes"
+    assert peak_bytes < 64 * 2**20
+
+
 def test_limit_counts_what_was_not_announced(tmp_path: Path) -> None:
     unpacker = Unpacker(tmp_path, default_time_s=0, limit_bytes=10)
     with pytest.raises(SourceError, match="unpacks to more than 10 bytes"):
