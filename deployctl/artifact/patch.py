@@ -12,6 +12,7 @@ dictionary, which every zstd takes with `-D`, however old.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import deque
@@ -125,12 +126,14 @@ def make_patch(walked: Walked, found: Found, old: Path, before: Entry, spool: Pa
             work = _Patching(new, found.size, file.fileno(), before.size)
             patch = work.perform(before.sha256, spool, frames.fileno())
     except _DamagedError:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink()
     except (OSError, _UselessError, zstandard.ZstdError):
         pass
     finally:
         if patch is None:
-            spool.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                spool.unlink()
     return patch
 
 

@@ -21,7 +21,7 @@ from deployctl.errors import SourceError
 from deployctl.host.script import Answer, Script
 from deployctl.host.tap import Tap
 from deployctl.inventory import Hook
-from deployctl.model import Outcome
+from deployctl.model import Outcome, for_others
 from deployctl.release.hooks import environment
 from deployctl.release.loop import Loop
 
@@ -50,12 +50,11 @@ def local_hooks(
             failed = run_here(
                 hook.run, directory, variables, tap, hook.timeout_s or timeout_s, line.stopping.is_set
             )
+            tap.end()
             if failed:
-                line.send(
-                    {"event": "ended", "message": f"`{tap.clean(hook.run)}` {failed}", "tail": tap.end()}
-                )
+                line.send({"event": "ended", "message": f"`{tap.clean(hook.run)}` {failed}"})
                 return
-        line.send({"event": "ended", "message": None, "tail": []})
+        line.send({"event": "ended", "message": None})
         line.receive()
 
     return serve
@@ -85,7 +84,7 @@ def run_here(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={name: value for name, value in os.environ.items() if name != "DEPLOYCTL_PASSPHRASE"},
+        env=for_others(os.environ),
     )
     deadline = time.monotonic() + timeout_s
     with process, selectors.DefaultSelector() as ready:
@@ -128,7 +127,6 @@ class LocalHooks:
         self._worker = loop.crew.hire(servant, role="hooks")
         self.ended = False
         self.failure: str | None = None
-        self.tail: list[str] = []
 
     def hear(self, arrival: Arrival) -> bool:
         """Take an arrival if it is ours."""
@@ -141,7 +139,7 @@ class LocalHooks:
         elif message.get("event") == "log":
             self._loop.events.log(None, self._phase, message["stream"], message["text"])
         elif message:
-            self.ended, self.failure, self.tail = True, message.get("message"), message.get("tail", [])
+            self.ended, self.failure = True, message.get("message")
         return True
 
     def stop(self) -> None:
