@@ -3,7 +3,8 @@
     python -m benchmarks.push_small_files [--hosts 10] [--files 10000] [--rounds 3] [--json FILE]
 
 The floor is what OpenSSH alone needs to move the tree: make one tar archive, then `ssh HOST "tar -x" < archive` to all
-hosts at once; nothing is checked or switched there. rsync runs once for each host, all at once. The scenarios take
+hosts at once; nothing is checked or switched there. "checked" is the same and then reads every file on the host once, as
+fast as it can be done with what is there, `openssl dgst -sha256`: what no release that is proven can do without. rsync runs once for each host, all at once. The scenarios take
 turns, and every host's directory is empty before each. Hosts are sshd processes on loopback, with their directories in
 memory where /dev/shm allows, so that the disk is not what is measured.
 """
@@ -58,12 +59,15 @@ class Bench:
         command = push_command(self._tree, self._inventory)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **COMPILED})
 
-    def floor(self) -> None:
+    def floor(self, and_then: str = "true") -> None:
         archive = self._scratch / "archive.tar"
         subprocess.run(["tar", "-cf", str(archive), "-C", str(self._tree), "."], check=True)
         self._in_parallel([
-            f'{self._ssh(host.port)} {host.user}@{host.address} "tar -x -C {host.root}" < {archive}' for host in self._hosts
+            f'{self._ssh(host.port)} {host.user}@{host.address} "tar -x -C {host.root} && cd {host.root} && {and_then}" < {archive}' for host in self._hosts
         ])  # fmt: skip
+
+    def checked(self) -> None:
+        self.floor("find . -type f -print0 | xargs -0 openssl dgst -sha256 -r | wc -l")
 
     def rsync(self) -> None:
         self._in_parallel([
@@ -82,6 +86,7 @@ def measure(bench: Bench, files: int, rounds: int) -> dict[str, list[float]]:
     ways: dict[str, Callable[[], None]] = {
         "deployctl": bench.deployctl,
         "floor": bench.floor,
+        "checked": bench.checked,
         "rsync": bench.rsync,
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

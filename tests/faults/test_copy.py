@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Copying:
     @property
     def places(self) -> dict[str, Path]:
         return {s.name: s.directory / "home/conf/app.conf" for s in self.scene.lab.servers}
+
+    def fail_once_the_others_have_it(self, name: str) -> None:
+        """Let the rename on this host fail, when all others have the new file."""
+        others = [shlex.quote(str(path)) for host, path in self.places.items() if host != name]
+        wait = "; ".join(f"until grep -q blue {path}; do sleep 0.02; done" for path in others)
+        self.scene.lab[name].gate("copy_switch.mv", f"{wait}; exit 1")
 
     def start(self) -> Running:
         return self.scene.start("copy", self.file, "conf/app.conf", "--timeout", "10s")
@@ -98,7 +105,7 @@ def test_fsync_error_in_a_copy(copying: Copying) -> None:
 def test_connection_cut_while_copy_puts_back(copying: Copying) -> None:
     """Tried again on a new connection, as a release does: every host has the old file."""
     lab = copying.scene.lab
-    lab["h02"].gate("copy_switch.mv")
+    copying.fail_once_the_others_have_it("h02")
     sign = lab["h01"].hold("copy_back.mv")
     running = copying.start()
     running.wait_for_host("h01", "revert")
@@ -122,7 +129,7 @@ def test_connection_cut_while_copy_puts_back(copying: Copying) -> None:
 def test_host_lost_while_copy_puts_back(copying: Copying) -> None:
     """22, with the old file kept beside the new one; the same command brings all together."""
     scene = copying.scene
-    scene.lab["h02"].gate("copy_switch.mv")
+    copying.fail_once_the_others_have_it("h02")
     sign = scene.lab["h01"].hold("copy_back.mv")
     running = copying.start()
     running.wait_for_host("h01", "revert")

@@ -128,8 +128,8 @@ def latest(releases: list[str]) -> str:
 
 
 def test_a_killed_packer_is_told_and_changes_nothing(lab: Lab, tmp_path: Path) -> None:
-    running = lab.start("push", make_heavy(tmp_path / "heavy", 60_000))
-    running.wait_for(lambda e: e["event"] == "host")
+    running = lab.start("push", make_heavy(tmp_path / "heavy", 100_000))
+    running.wait_for(lambda e: e["event"] == "run_started")
     [packer] = running.named("packer")
     packer.signal(signal.SIGKILL)
     ended = running.finish()
