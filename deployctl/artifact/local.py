@@ -20,7 +20,10 @@ from typing import NamedTuple
 
 from deployctl.errors import DeployctlError, SourceError
 
-PART_BYTES = 8 << 20  # of a file that travels in parts
+# Of a file that travels in parts: the first are small, so that unpacking begins early; each costs a host some eight processes.
+PART_BYTES = 8 << 20
+SMALL_PARTS = 4
+LARGE_PART_BYTES = 32 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -34,6 +37,11 @@ class Part(NamedTuple):
 OnPart = Callable[[Path, Part], None]
 
 
+def part_bytes(number: int) -> int:
+    """How large a part is, the last of a file excepted; numbers count from 1."""
+    return PART_BYTES if number <= SMALL_PARTS else LARGE_PART_BYTES
+
+
 class Output:
     """A file being written: counts and hashes what goes in, whole and by parts, and gets a name only from `keep_as`."""
 
@@ -43,6 +51,7 @@ class Output:
         self._directory = directory
         self._hash = hashlib.sha256()
         self._part_hash = hashlib.sha256()
+        self._rest_bytes = 0  # of the part that is being written
         self._parts: list[Part] = []
         with disk_errors(directory):
             self._handle, name = tempfile.mkstemp(prefix=".new-", dir=directory)
@@ -59,13 +68,15 @@ class Output:
 
     def _cut(self, data: memoryview) -> None:
         while data:
-            piece = data[: PART_BYTES - self.size_bytes % PART_BYTES]
+            whole = part_bytes(len(self._parts) + 1)
+            piece = data[: whole - self._rest_bytes]
             self._part_hash.update(piece)
             self.size_bytes += len(piece)
+            self._rest_bytes += len(piece)
             data = data[len(piece) :]
-            if self.size_bytes % PART_BYTES == 0:
-                self._parts.append(Part(PART_BYTES, self._part_hash.hexdigest()))
-                self._part_hash = hashlib.sha256()
+            if self._rest_bytes == whole:
+                self._parts.append(Part(whole, self._part_hash.hexdigest()))
+                self._part_hash, self._rest_bytes = hashlib.sha256(), 0
                 if self._on_part:
                     self._on_part(self._temporary, self._parts[-1])
 
@@ -75,8 +86,8 @@ class Output:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """All of what was written, cut; all parts but the last have PART_BYTES."""
-        rest = self.size_bytes % PART_BYTES
+        """All of what was written, cut."""
+        rest = self._rest_bytes
         return (*self._parts, *([Part(rest, self._part_hash.hexdigest())] if rest else []))
 
     def keep_as(self, name: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from deployctl.artifact.local import PART_BYTES
+from deployctl.artifact.local import part_bytes
 from deployctl.host.facts import Facts
 from deployctl.host.layout import artifact_name, delta_stem, parts_name
 from deployctl.host.plan import Action, Plan
@@ -222,5 +222,9 @@ def stage_plan(
 
 def _size(archive: Archive, numbers: Collection[int]) -> int:
     """Return the bytes of these parts, which count from 1."""
-    starts = [(number - 1) * PART_BYTES for number in numbers]
-    return sum(min(PART_BYTES, archive.size_bytes - start) for start in starts if start < archive.size_bytes)
+    total_bytes = start_bytes = 0
+    for number in range(1, archive.parts + 1):
+        size_bytes = min(part_bytes(number), archive.size_bytes - start_bytes)
+        start_bytes += size_bytes
+        total_bytes += size_bytes if number in numbers else 0
+    return total_bytes

@@ -93,3 +93,12 @@ def test_the_cause_is_told_not_what_followed() -> None:
     with pytest.raises(HostError, match="part 2"):
         lanes.check()
     lanes.close()
+
+
+def test_parts_are_larger_once_some_have_gone(tmp_path: Path) -> None:
+    """The first small, so that unpacking begins early; each costs a host a handful of processes."""
+    with new_file(tmp_path) as output:
+        for _ in range(10):
+            output.write(bytes(8 << 20))
+        assert [part.size_bytes >> 20 for part in output.parts] == [8, 8, 8, 8, 32, 16]
+        assert sum(part.size_bytes for part in output.parts) == output.size_bytes
