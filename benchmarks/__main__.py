@@ -51,12 +51,11 @@ def compare(farm: Farm, case: Case, tools: Sequence[Tool], rounds: int) -> tuple
             try:
                 figures = once(farm, way)
             except subprocess.CalledProcessError as error:
-                said = (error.stdout or error.output or b"")[-300:]
+                said = (error.stdout or error.output or b"")[-300:].decode(errors="replace").strip()
                 if tool.name == OURS:
                     sys.exit(f"deployctl failed: {said!r}")
-                absent[tool.name] = (
-                    f"failed with status {error.returncode}: {said.decode(errors='replace').strip()}"
-                )
+                last = said.splitlines()[-1].replace(str(farm.base), "…") if said else ""
+                absent[tool.name] = f"failed with status {error.returncode}: {last}"
                 runs.pop(tool.name, None)
                 continue
             if number:  # the first round warms caches

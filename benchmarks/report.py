@@ -23,7 +23,7 @@ def table(scenario: Scenario, hosts: int, runs: Runs, absent: Mapping[str, str])
     rounds = len(runs[OURS])
     yield f"## {scenario.title[0].upper()}{scenario.title[1:]}, {hosts} hosts"
     yield ""
-    yield f"Median of {rounds} rounds, all tools in turn in each."
+    yield "One round." if rounds == 1 else f"Median of {rounds} rounds, all tools in turn in each."
     yield ""
     yield "| tool | wall s | from, to | ours over it | wanted | client CPU s | largest process MiB | on the wire MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
