@@ -118,9 +118,8 @@ class JumpCache:
         except ChannelException as error:
             raise self._refused(hop, target, error) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            if hop.alive and "Timeout" not in str(
-                error
-            ):  # paramiko has one place for why channels were refused
+            # paramiko has one place for why channels were refused, so this may be without its reason.
+            if hop.alive and "Timeout" not in str(error):
                 message = f"{target.endpoint}: not reachable from jump host {hop.target.name}"
                 raise HostError(Code.UNREACHABLE, message, data={"retry": True}) from error
             if hop.alive:

@@ -108,9 +108,8 @@ def upload(
     """
     if size_bytes is None:
         size_bytes = source.stat().st_size - start_bytes
-    client = _Scp(
-        connection.transport, buff_size=BURST_BYTES, socket_timeout=None, sanitize=sanitize
-    )  # `_Watch` bounds it
+    # No timeout: `_Watch` bounds it.
+    client = _Scp(connection.transport, buff_size=BURST_BYTES, socket_timeout=None, sanitize=sanitize)
     with source.open("rb", buffering=0) as file:
         file.seek(start_bytes)
         reader = _Source(file, size_bytes, cancel, progress)

@@ -77,6 +77,25 @@ def test_latin_1() -> None:
     assert raw.getvalue() == b"pr\xfcfung \\u2713 \\udcff\n"
 
 
+class Reader(threading.Thread):
+    """Reads a pipe to its end."""
+
+    def __init__(self, reading: int) -> None:
+        super().__init__()
+        self._reading = reading
+        self._taken: list[bytes] = []
+        self.start()
+
+    def run(self) -> None:
+        while block := os.read(self._reading, 65536):
+            self._taken.append(block)
+
+    def all(self) -> bytes:
+        self.join()
+        os.close(self._reading)
+        return b"".join(self._taken)
+
+
 def test_a_slow_reader_does_not_stop_the_run_and_gets_every_line() -> None:
     reading, writing = os.pipe()
     with open(writing, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
@@ -86,18 +105,10 @@ def test_a_slow_reader_does_not_stop_the_run_and_gets_every_line() -> None:
         for event in e.good_push(names):
             reporter.event(event)
             reporter.tick()  # comes here although nobody reads: far more than a pipe holds
-        taken: list[bytes] = []
-
-        def take() -> None:
-            while block := os.read(reading, 65536):
-                taken.append(block)
-
-        reader = threading.Thread(target=take)
-        reader.start()
+        reader = Reader(reading)
         reporter.close()
-    reader.join()
-    os.close(reading)
-    text = b"".join(taken).decode()
+    taken = reader.all()
+    text = taken.decode()
     assert len(text) > 250_000
     assert text.count(" web499 ") == 13
     assert text.splitlines()[-1].startswith("sent 37.2 MB")
@@ -121,18 +132,10 @@ def test_a_reader_that_stops_costs_output_of_hooks_and_nothing_else(
         reporter.event(last)
         assert gives_up.is_alive(), "it waited for its reader"
         gives_up.cancel()
-        taken: list[bytes] = []
-
-        def take() -> None:
-            while block := os.read(reading, 65536):
-                taken.append(block)
-
-        reader = threading.Thread(target=take)
-        reader.start()
+        reader = Reader(reading)
         reporter.close()
-    reader.join()
-    os.close(reading)
-    lines = b"".join(taken).decode().splitlines()
+    taken = reader.all()
+    lines = taken.decode().splitlines()
     assert 100 < sum("noise" in line for line in lines) < 1000
     assert sum("web499" in line and "noise" not in line for line in lines) == (13 if mode == "plain" else 15)
     assert ("sent 37.2 MB" if mode == "plain" else "run_finished") in lines[-1]
