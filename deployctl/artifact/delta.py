@@ -15,6 +15,7 @@ Directories that the base should have travel too: nobody lists those that a hook
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ WORTH = 0.9  # of the whole: a delta that saves less is not worth the work on th
 _OWNER_ALL = 0o700
 _ODD = b"\x01"  # stands for a newline in lists on hosts
 _OWNER_READS = 0o400
+MANY_BYTES = 8 << 10  # of names in a command
+_SIMPLE = re.compile(rb"[\n\x20-\x7e]*").fullmatch
 _UNIT = 4096  # what ranges of patches are multiples of
 _MAX_UNIT = 1 << 20
 
@@ -54,6 +57,7 @@ class Delta:
     copied: Mapping[bytes, bytes] = field(default_factory=dict)
     twins: Mapping[bytes, bytes] = field(default_factory=dict)
     before: Mapping[bytes, Entry] = field(default_factory=dict)
+    plain: bool = False  # neither tree has a link, and no directory became anything else
     patches: Mapping[bytes, Patch] = field(default_factory=dict)
 
     def with_patches(self, patches: Mapping[bytes, Patch]) -> Delta:
@@ -79,6 +83,18 @@ class Delta:
     def patched_bytes(self) -> int:
         """What the host makes of patches."""
         return sum(patch.new_bytes for patch in self.patches.values())
+
+    @property
+    def away_names(self) -> str | None:
+        """What goes from the copy, a line each, for a host that is told so with the command and unpacks all at once.
+
+        None where it has to do more between two halves, or where names are many or odd.
+        """
+        between = self.unusable or self.moved or self.copied or self.twins or self.patches
+        names = b"\n".join([b"./" + path for path in self.away])
+        if between or not self.plain or len(names) > MANY_BYTES or not _SIMPLE(names):
+            return None
+        return names.decode("ascii")
 
     @property
     def worth(self) -> bool:
@@ -121,7 +137,11 @@ def compare(base: Manifest, new: Manifest, unusable: Collection[str] = ()) -> De
     away = tuple([e.path for e in base.entries if e.type == "f" and e.path not in kept])
     alone = {e.path for e in sent if e.type == "f" and e.size >= LARGE_BYTES} - set(twins.values())
     before = {path: e for path in alone if (e := usable.get(path)) and _can_be_patched(e)}
-    return Delta(new, _edit(base, new), tuple(in_base), away, tuple(sent), moved, copied, twins, before)
+    became = {e.path for e in base.entries if e.type == "d"} & {e.path for e in new.entries if e.type != "d"}
+    plain = not became and not any(e.type == "l" for tree in (base, new) for e in tree.entries)
+    return Delta(
+        new, _edit(base, new), tuple(in_base), away, tuple(sent), moved, copied, twins, before, plain
+    )
 
 
 def _can_be_patched(base: Entry) -> bool:

@@ -99,6 +99,11 @@ class Manifest:
         """The bytes of all files together; links and directories count nothing."""
         return sum(entry.size for entry in self.entries if entry.type == "f")
 
+    @cached_property
+    def odd(self) -> bool:
+        """Whether a name holds a newline, or what stands for one in the lists of a host."""
+        return any(b"\n" in entry.path or b"\x01" in entry.path for entry in self.entries)
+
     @property
     def locked(self) -> tuple[Entry, ...]:
         """Directories that their owner may not read, write or enter, innermost first.

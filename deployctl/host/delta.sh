@@ -6,18 +6,12 @@
 
 # ---- the record --------------------------------------------------------------------------------------------------
 
-note_files() { # of the tree in the directory of the run, before its content is looked at: its record in `stat`, the rest in `others`
-  rm -f stat others
-  ! able print || list_all tree stat "$PWD/others" '\002%l' || blame . 31 "cannot write a list"
-}
-
-keep_record() { # ID: what was noted belongs to a release that was proven since
-  [ ! -f stat ] || mv -f stat "../../stats/$1"
-}
-
 D_ESCAPED=$D_ESCAPE'
 function path_of(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, "", line); return line }
 function listed(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \.\//, "", line); return line }
+'
+D_SAME='
+function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line } # without its ctime
 '
 
 # Another name for an inode moves its ctime, and so does one less. What was as recorded before, and differs in nothing else
@@ -34,7 +28,7 @@ renew_record() { # ID
   list_files "$D_ROOT/releases/$1" >"$D_HELD.now" || return 0
   cut -d' ' -f1-4,6- "$D_HELD" >"$D_HELD.same"
   if ! cmp -s "$D_HELD" "$D_STAT" || ! cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same"; then
-    awk 'function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line }
+    awk "$D_SAME"'
       kind == "r" { recorded[$0]; next }
       kind == "h" { if ($0 in recorded) held[same($0)]; next }
       same($0) in held' kind=r "$D_STAT" kind=h "$D_HELD" kind=n "$D_HELD.now" >"$D_HELD.new" &&
@@ -45,22 +39,20 @@ renew_record() { # ID
 }
 
 # Without another look at all of the base, where it was as recorded: the list of the new release has the inodes that it
-# shares, and only what is `gone` from it is looked at.
+# shares (is_shared), and only what is `gone` from it is looked at.
 renew_base() {
-  [ $D_SEEN = all ] && {
-    awk '{ path = substr($0, index($0, " ./")) }
-      kind == "u" { unshared[path]; next }
-      !(path in unshared)' kind=u unshared kind=n stat
-    (cd "$D_OLD" && xargs -0 sh -c "[ \$# = 0 ] || find \"\$@\" -prune -type f -printf '$D_LINE'" sh) <gone 2>/dev/null | tr '\000\n' '\n\001'
-  } | sort >renewed && cut -d' ' -f1-4,6- renewed | cmp -s - same && mv -f renewed "$D_STAT" || renew_record "$D_BASE"
+  [ $D_SEEN = all ] && (cd "$D_OLD" && xargs -0 sh -c "[ \$# = 0 ] || find \"\$@\" -prune -type f -printf '$D_LINE\\0'" sh) <"$D_GONE" |
+    tr '\000\n' '\n\001' | awk "$D_SAME"'
+      kind == "u" { left[$0]; n++; next }
+      same($0) in left { print; n-- }
+      END { exit n != 0 }' kind=u unshared kind=g - >>renewed && mv -f renewed "$D_STAT" || renew_record "$D_BASE"
 }
 
 # ---- scan: part of the probe of a push; which release here a delta can build upon, and what of it is not as promised --
 
 scan() { # in D_ROOT
   has xargs || return 0 # nothing can be built without
-  D_BASE=$(readlink current 2>/dev/null)
-  D_BASE=${D_BASE#releases/}
+  D_BASE=${D_LINK#releases/}
   if ! is_base "$D_BASE"; then
     D_BASE=
     for D_T in .deployctl/manifests/*; do
@@ -73,10 +65,10 @@ scan() { # in D_ROOT
   D_TEXT=../.deployctl/manifests/$D_BASE
   D_STAT=../.deployctl/stats/$D_BASE
   if as_recorded "$D_BASE"; then
-    say scan recorded
+    say scan whole
     D_ID=$D_BASE
     [ -e "$D_TEXT.altered" ] || [ -n "$(not_linked)" ] || say untouched "$D_BASE"
-  elif [ -f "$D_STAT" ] && able print && list_files "$D_BASE" | cmp -s - "$D_STAT"; then
+  elif [ -f "$D_STAT" ] && able print && list_files "$D_BASE" | same_lines "$D_STAT"; then
     say scan recorded
   elif is_crowded; then
     say scan many
@@ -91,10 +83,7 @@ scan() { # in D_ROOT
 }
 
 is_base() {
-  case $1 in
-  [0-9]*T[0-9]*Z-????????) [ -d "releases/$1" ] && [ ! -L "releases/$1" ] && [ -f ".deployctl/manifests/$1" ] ;;
-  *) false ;;
-  esac
+  is_release_id "$1" && [ -d "releases/$1" ] && [ ! -L "releases/$1" ] && [ -f ".deployctl/manifests/$1" ]
 }
 
 is_crowded() { # so much lies in directories of the release beside what is its own that copying these would not pay
@@ -186,23 +175,43 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 build() {
   D_OLD=$D_ROOT/releases/$D_BASE
   D_TEXT=$D_ROOT/.deployctl/manifests/$D_BASE
-  [ -d "$D_OLD" ] && [ "$(sha_of "$D_TEXT")" = "$D_BASE_TREE" ] ||
-    fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
+  [ -d "$D_OLD" ] && [ -f "$D_TEXT" ] || fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
   D_TRUST=
   D_STAT=$D_ROOT/.deployctl/stats/$D_BASE
-  [ -f "$D_STAT" ] && able print && has comm && D_TRUST=1
+  [ -f "$D_STAT" ] && able print && D_TRUST=1
   for D_T in tree first held; do
     [ ! -e "$D_T" ] || remove "$D_T"
   done
   copy_base
+  : >manifest && : >away && : >check && : >modes || blame . 31 "cannot write a list"
+  if [ $D_SEEN = all ] && [ -n "$D_AT_ONCE" ]; then build_at_once; else build_in_halves; fi
+  lock_directories
+  [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
+}
+
+# What goes from the copy was told with the command, nothing gets a second name, and links there are none.
+build_at_once() {
+  [ -z "$D_AWAY" ] || (
+    cd tree || exit
+    IFS='
+'
+    set -f
+    # shellcheck disable=SC2086
+    rm -rf $D_AWAY
+  )
+  untar "../$D_ARTIFACT"
+  D_GONE=first/away
+  sort_out_recorded
+  take_away away
+}
+
+build_in_halves() {
   untar "../$D_ARTIFACT" first
-  awk 'NR == FNR { line[NR] = $0; next }
-    /^=/ { for (i = $2; i <= $3; i++) print line[i]; next }
-    { print substr($0, 2) }' "$D_TEXT" first/edit >manifest || blame . 31 "cannot write the manifest"
-  [ ! -s first/unusable ] || [ $D_SEEN = none ] || D_SEEN=some
+  D_GONE=gone
   mv -f first/away gone
-  if [ $D_SEEN = all ]; then sort_out_recorded; else sort_out; fi || blame . 31 "cannot sort out what to take"
-  cat gone away | (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh)
+  [ ! -s first/unusable ] || [ $D_SEEN = none ] || D_SEEN=some
+  if [ $D_SEEN = all ]; then sort_out_recorded; else sort_out; fi
+  take_away gone away
   while IFS= read -r D_L; do # read would take spaces from the end of a name
     chmod "${D_L%% *}" "tree/${D_L#* }"
   done <modes
@@ -210,8 +219,12 @@ build() {
   [ ! -f first/patches ] || write_patched
   untar "../$D_ARTIFACT" tree
   remove first
-  lock_directories
-  [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
+}
+
+take_away() {
+  for D_T; do
+    [ ! -s "$D_T" ] || (cd tree && xargs -0 sh -c '[ $# = 0 ] || rm -rf "$@"' sh) <"$D_T"
+  done
 }
 
 # The base is looked at behind the copy or, where that moves every ctime, before it: nothing was written into it up to there.
@@ -221,31 +234,37 @@ copy_base() {
   D_HELD=$PWD/held
   if [ -n "$D_HARD" ]; then
     look_at_base
-    D_CP=-RPl
-    gets_modes || D_CP=-RPpl
-    [ $D_SEEN = all ] || list_tops
-    take_base && open_directories && return
+    take_base -RPpl && open_directories && return
     D_HARD=
-    remove tree
+    D_SEEN=none
   fi
-  D_SEEN=none
-  list_tops
-  D_CP=-RPp
-  if gets_modes && cp -RP --preserve=timestamps --reflink=auto tops trial/ 2>/dev/null; then
-    D_CP='-RP --preserve=timestamps --reflink=auto'
-  elif cp -RPp --reflink=auto tops trial/ 2>/dev/null; then
-    D_CP='-RPp --reflink=auto'
+  if [ -n "$D_MANY" ] && gets_modes; then # three calls less for each file
+    set -- '-RP --preserve=timestamps --reflink=auto' -RPp
+  else
+    set -- '-RPp --reflink=auto' -RPp
   fi
-  take_base || D_TRUST= # something of somebody else could not be read, say: then everything is hashed
+  take_base "$@" || D_TRUST= # something of somebody else could not be read, say: then everything is hashed
   look_at_base
   open_directories
 }
 
+D_NL='
+'
 look_at_base() {
   [ -n "$D_TRUST" ] || return 0
-  list_all "$D_OLD" held "$PWD/base" || { D_TRUST= && return 0; }
-  D_SEEN=some
-  ! cmp -s held "$D_STAT" || D_SEEN=all
+  D_SEEN=all
+  list_base '\n' -name "*$D_NL*" -printf / -o && cmp -s held "$D_STAT" && return
+  list_base '\0' && tr '\000\n' '\n\001' <held >held.lines && mv -f held.lines held &&
+    tr '\000\n' '\n\001' <base >base.lines && mv -f base.lines base || { D_SEEN=none && D_TRUST= && return; }
+  same_lines "$D_STAT" <held || D_SEEN=some
+}
+
+list_base() { # END FIRST…: `held`, the lines of a record, and `base`, "TYPE MODE ./path" of all else, but for what find is asked first
+  D_END=$1
+  D_INTO=$PWD/base
+  shift
+  : >base
+  (cd "$D_OLD" && find . -mindepth 1 "$@" -type f -printf "$D_LINE$D_END" -o -fprintf "$D_INTO" "%y %m %p$D_END") >held
 }
 
 gets_modes() { # do files and directories have the modes that they are made with here, or does the root hand down others?
@@ -262,46 +281,62 @@ list_tops() { # what the manifest names in its root: a directory of somebody els
   ) >tops
 }
 
-take_base() { # with the modes it has; all of it, where nothing was put there
-  mkdir tree
-  D_INTO=$PWD/tree/
+take_base() { # OPTIONS…: with the modes it has, by the first way that cp knows; all of it, where nothing was put there
+  [ $D_SEEN = all ] || [ -n "$D_WHOLE" ] || list_tops
   umask 0
-  # shellcheck disable=SC2086
-  if [ $D_SEEN = all ]; then
-    cp $D_CP "$D_OLD/." "$D_INTO" 2>/dev/null
-  else
-    (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_INTO") <tops 2>/dev/null
-  fi
-  D_STATUS=$?
+  for D_CP; do
+    [ ! -e tree ] || remove tree
+    mkdir tree
+    D_INTO=$PWD/tree
+    if [ $D_SEEN = all ] || [ -n "$D_WHOLE" ]; then
+      # shellcheck disable=SC2086
+      cp $D_CP "$D_OLD/." tree/ 2>/dev/null
+    else
+      (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_INTO/") <tops 2>/dev/null
+    fi
+    D_STATUS=$?
+    [ $D_STATUS != 0 ] || break
+  done
   umask 022
   return $D_STATUS
 }
 
 open_directories() {
-  [ $D_SEEN = none ] || grep '^d ' base | grep -qv '^d [1-7]\{0,1\}7[0-7][0-7] ' || return 0
+  [ $D_SEEN = none ] || grep -Eq '^d ([0-7]?[0-6][0-7][0-7]|[0-7][0-7]?) ' base 2>/dev/null || return 0
   find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
   return 0
 }
 
-# Files `away`, what is not in the new tree; `modes`, directories that somebody gave another; `check`, entries to be hashed.
+# `manifest`, and what follows from it: files `away`, what is not in the new tree; `modes`, directories that somebody gave
+# another; `check`, entries to be hashed.
 # Where all files of the base are as recorded, the delta tells it of files, and the list of the base of all else.
 sort_out_recorded() {
-  sed -n 's/^+f/f/p' first/edit >check
-  grep '^d' manifest >directories
-  : >modes
   awk "$D_ESCAPED"'
-    kind == "m" { mode[path_of($0)] = substr($0, 4, 3); next }
+    function keep(text) {
+      print text >"manifest"
+      if (text ~ /^d/) mode[path_of(text)] = substr(text, 4, 3)
+    }
+    kind == "t" { line[++n] = $0; next }
+    kind == "e" && /^=/ { for (i = $2; i <= $3; i++) keep(line[i]); next }
+    kind == "e" {
+      keep(substr($0, 2))
+      added[path_of(substr($0, 2))]
+      if (/^.f/) print substr($0, 2) >"check"
+      next
+    }
     {
       raw = substr($0, index($0, "./") + 2)
       path = escaped(raw)
-      if (!/^d/ || !(path in mode)) print "./" raw
+      if (!/^d/ || !(path in mode)) { if (!at_once || !(path in added)) print "./" raw }
       else if (raw == path && mode[path] ~ /^7/ && $2 != mode[path]) print mode[path] " " raw >"modes"
-    }' kind=m directories kind=l base | tr '\n\001' '\000\n' >away
+    }' at_once="$D_AT_ONCE" kind=t "$D_TEXT" kind=e first/edit kind=b base >away || blame . 31 "cannot sort out what to take"
+  [ ! -s away ] || { tr '\n\001' '\000\n' <away >away.names && mv -f away.names away; } || blame . 31 "cannot sort out what to take"
 }
 
 sort_out() {
-  : >modes
-  : >check
+  awk 'NR == FNR { line[NR] = $0; next }
+    /^=/ { for (i = $2; i <= $3; i++) print line[i]; next }
+    { print substr($0, 2) }' "$D_TEXT" first/edit >manifest || blame . 31 "cannot write the manifest"
   D_RECORD=$D_STAT
   D_LOOK=held
   [ $D_SEEN = some ] || { D_RECORD=/dev/null && D_LOOK=/dev/null; }
@@ -330,7 +365,7 @@ sort_out() {
       if (keeps[path] != type) print "./" raw
       else if (type == "d" && raw == path && mode[path] ~ /^7/ && $2 != "-" && $2 != mode[path]) print mode[path] " " raw >"modes"
     }' kind=u first/unusable kind=r "$D_RECORD" kind=s "$D_LOOK" kind=b "$D_TEXT" kind=n manifest kind=l - |
-    tr '\n\001' '\000\n' >away
+    tr '\n\001' '\000\n' >away || blame . 31 "cannot sort out what to take"
 }
 
 tree_listing() { # "TYPE MODE ./path" of everything; the mode is - where find can't tell it
@@ -423,7 +458,7 @@ verify_built() { # names, modes, link texts and sizes of everything, content of 
     verify_tree tree manifest
     return
   fi
-  if ! is_listed; then
+  if [ -z "$D_LISTED" ]; then
     D_WRONG="names, modes, sizes or links in the tree are not those of the manifest: $(misshapen tree manifest)"
     return 1
   fi
@@ -434,10 +469,16 @@ verify_built() { # names, modes, link texts and sizes of everything, content of 
   verify_content tree check
 }
 
-is_shared() { # is everything that is not checked what the base had before it was linked?
-  cut -d' ' -f1-4,6- held >same && cut -d' ' -f1-4,6- stat | comm -13 same - >unshared &&
-    awk "$D_ESCAPED"'
-      kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check["./" path]; next }
-      !(escaped(path_of($0)) in check) { wrong = 1 }
-      END { exit wrong }' kind=c check kind=u unshared
+# Is everything that is not checked what the base had before it was linked? Files `renewed`, the record of what is shared as it
+# is now, and `unshared`, what else the base had, without ctimes.
+is_shared() {
+  : >renewed && : >unshared && awk "$D_ESCAPED$D_SAME"'
+    kind == "h" { held[same($0)]; next }
+    kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check["./" path]; next }
+    {
+      now = same($0)
+      if (now in held) { print >"renewed"; delete held[now] }
+      else if (!(escaped(path_of(now)) in check)) wrong = 1
+    }
+    END { for (was in held) print was >"unshared"; exit wrong }' kind=h held kind=c check kind=n stat
 }

@@ -33,6 +33,7 @@ class Facts:
     nearest: str  # the deploy root, or the nearest directory above that exists
     base: str = ""  # the release there that a delta can build upon, when a push asked for it
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # numbers of proven ones, by artifact
+    whole: bool = False  # nothing came, went or changed in it since its files were proven
     unusable: tuple[str, ...] = ()  # escaped names of files in it that are not as its manifest says
     untouched: bool = (
         False  # nothing in the live release is newer than its manifest, no file other than recorded
@@ -92,6 +93,7 @@ def read_facts(answer: Answer, root: str) -> Facts:
         free_inodes=number(answer.one("inodes")),
         nearest=answer.one("nearest") or root,
         base="" if many else answer.one("base") or "",
+        whole="whole" in answer.all("scan"),
         unusable=() if many else tuple(sorted(set(answer.all("unusable")))),
         differs=bool(answer.all("unusable")) and answer.one("base") == live_id(current),
         untouched=answer.one("untouched") is not None and answer.one("untouched") == live_id(current),

@@ -1,17 +1,24 @@
 # What is live: the switch by one rename, read back, the way back, and what is written down of both. Part of remote.sh.
 
 do_activate() {
-  prove_lock # first: whoever took it may have removed what the checks below look at
-  cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
-  [ -d "releases/$D_ID" ] && [ -f ".deployctl/manifests/$D_ID" ] || fail 33 "releases/$D_ID is not there"
-  [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID was changed after it was staged"
-  if (cd releases && changed_since "$D_ID"); then
-    (cd releases && { verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "changed after it was staged: $D_WRONG"; }) || exit 1
-  fi
+  cd "$D_ROOT/releases" 2>/dev/null || { prove_lock && fail 32 "cannot enter $D_ROOT/releases"; }
+  is_as_staged || { prove_lock && fail 33 "$D_WRONG"; } # whoever took the lock may have removed what was looked at
+  cd .. # of this very directory, wherever it is now
   prove_lock
   record "$D_RECORD"
   switch_to "releases/$D_ID"
   synced ".deployctl/incoming/$D_RUN/try" . || blame "$D_ROOT" 32 "the disk did not take the switch for good: $D_ERR"
+}
+
+is_as_staged() { # in releases
+  D_WRONG="releases/$D_ID is not there"
+  [ -d "$D_ID" ] && [ -f "../.deployctl/manifests/$D_ID" ] || return
+  D_WRONG="the manifest of $D_ID was changed after it was staged"
+  has_sum "../.deployctl/manifests/$D_ID" "$D_TREE" || return
+  changed_since "$D_ID" || return 0
+  verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" && return
+  D_WRONG="changed after it was staged: $D_WRONG"
+  return 1
 }
 
 switch_to() { # TARGET [DIRECTORY]
@@ -20,9 +27,11 @@ switch_to() { # TARGET [DIRECTORY]
   fi
   D_DIR=.deployctl/incoming/$D_RUN/${2-switch}
   [ ! -L "$D_DIR/current" ] || rm -f "$D_DIR/current"
-  D_ERR=$( (mkdir -p "$D_DIR" && ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
+  [ -d "$D_DIR" ] || D_ERR=$(mkdir -p "$D_DIR" 2>&1) || blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
+  D_ERR=$( (ln -s -- "$1" "$D_DIR/current" && mv -f "$D_DIR/current" ./) 2>&1) ||
     blame "$D_ROOT" 32 "cannot switch current: $D_ERR"
-  [ "$(readlink current)" = "$1" ] || fail 33 "current reads $(readlink current) after the switch, not $1"
+  D_T=$(readlink current)
+  [ "$D_T" = "$1" ] || fail 33 "current reads $D_T after the switch, not $1"
   say live "$1"
 }
 
@@ -67,20 +76,21 @@ do_revert() {
 }
 
 do_confirm() { # the record comes last: a host that is killed in between is confirmed, and swept, by the next push
-  if [ -n "${D_ID-}" ] && [ "$(readlink "$D_ROOT/current" 2>/dev/null)" != "releases/$D_ID" ]; then
-    say live "$(readlink "$D_ROOT/current" 2>/dev/null)" # another run was here, and what it made live is its own to confirm
-    return 0
-  fi
+  D_NOW=$(readlink "$D_ROOT/current" 2>/dev/null)
+  say live "$D_NOW"
+  # Another run may have been here, and what it made live is its own to confirm.
+  [ -z "${D_ID-}" ] || [ "$D_NOW" = "releases/$D_ID" ] || return 0
   cd "$D_ROOT/.deployctl/incoming" || fail 32 "cannot enter $D_ROOT/.deployctl/incoming"
   if (cd .. && owned); then
+    set --
     for D_T in * .[!.]*; do
-      [ -e "$D_T" ] && remove "$D_T"
+      [ ! -e "$D_T" ] || set -- "$@" "$D_T"
     done
+    [ $# = 0 ] || rm -rf -- "$@" 2>/dev/null || for D_T; do remove "$D_T"; done
   else
     remove "$D_RUN"
   fi
   record "$D_RECORD"
-  say live "$(readlink "$D_ROOT/current")"
 }
 
 # After an abort: the unproven goes, proven artifacts and staged trees stay.

@@ -10,6 +10,7 @@ from typing import Any, Self
 from deployctl.errors import Code, HostError
 from deployctl.host.facts import Facts
 
+BULK_BYTES = 4 << 20  # from here on it pays to look for tools that go through it faster
 SPARE = 1.1  # room asked for beyond what the release needs
 KIB = 1024
 
@@ -52,6 +53,12 @@ class Plan:
     base_tree: str = ""
     links: str = "copy"
     parts: int = 1  # in which the artifact travels
+    odd: bool = False  # a name or the text of a link holds a newline
+    away: str | None = (
+        None  # of a delta that can be unpacked at once: what goes from the copy before, a line each
+    )
+    content_bytes: int = 0  # that the host reads
+    many: bool = False  # entries
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,6 +75,12 @@ class Plan:
             "UNPACKED": "",
             "EARLY": "",
             "SIZES": self.sizes,
+            "BULK": "1" if self.content_bytes > BULK_BYTES else "",
+            "MANY": "1" if self.many else "",
+            "ODD": "1" if self.odd else "",
+            "AT_ONCE": "" if self.away is None else "1",
+            "AWAY": self.away or "",
+            "WHOLE": "",
             "BASE_TREE": self.base_tree,
             "HARD": "1" if self.links == "hard" else "",
             "ID": self.release,

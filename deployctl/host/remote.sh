@@ -42,14 +42,21 @@ main() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-sha() { if has sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
+D_SUMS=sha256sum
+has sha256sum || D_SUMS='shasum -a 256'
 
-sha_of() {
+sha() { $D_SUMS "$@"; }
+
+sha_of() { # for large files
   D_Y=$(if able openssl; then openssl dgst -sha256 -r; else sha; fi <"$1")
   printf '%s' "${D_Y%% *}"
 }
 
-# able WHAT: do the tools here know more than every host's do? Tried once; a run knows it from its probe.
+has_sum() { # FILE SHA256, for small ones: openssl takes 3 ms to begin
+  D_Y=$($D_SUMS <"$1") && [ "${D_Y%% *}" = "$2" ]
+}
+
+# able WHAT: do the tools here know more than every host's do? Tried once, by the first command that asks, which says so.
 able() {
   case " $D_ABLE " in
   *" $1 "*) return 0 ;;
@@ -74,6 +81,19 @@ nearest() { # the path itself or the nearest ancestor that exists
   D_N=$1
   while [ ! -e "$D_N" ] && [ "$D_N" != / ]; do D_N=${D_N%/*}; D_N=${D_N:-/}; done
   printf '%s' "$D_N"
+}
+
+free_both() { # DIR: KiB and inodes, by one process where df knows how
+  D_T=$(df -k --output=avail,iavail "$1" 2>/dev/null) || D_T=
+  # shellcheck disable=SC2086
+  set -- "$1" ${D_T##*"
+"}
+  case $#,${2-} in
+  3,[0-9]*) ;;
+  *) set -- "$1" "$(free_kib "$1")" "$(free_inodes "$1")" ;;
+  esac
+  say kib "$2"
+  say inodes "$3"
 }
 
 free_kib() { free_of "$(df -Pk "$1" 2>/dev/null)"; }
@@ -159,17 +179,14 @@ look_round() {
   for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
     has "$D_T" && say tool "$D_T"
   done
-  for D_T in openssl print blocks; do
-    able "$D_T"
-  done
+  ! able print || :
   say able "$D_ABLE"
   D_DIR=$(nearest "$D_ROOT")
   say nearest "$D_DIR"
   [ -d "$D_DIR" ] || say not_a_directory "$D_DIR"
   [ -w "$D_DIR" ] || say read_only "$D_DIR"
-  say kib "$(free_kib "$D_DIR")"
-  say inodes "$(free_inodes "$D_DIR")"
-  say user "$(id -un 2>/dev/null)"
+  free_both "$D_DIR"
+  say user "${LOGNAME:-$(id -un 2>/dev/null)}" # sshd sets it
   cd "$D_ROOT" 2>/dev/null || return 0
   for D_T in releases shared .deployctl .deployctl/incoming .deployctl/manifests .deployctl/history.jsonl; do
     [ -e "$D_T" ] && [ ! -w "$D_T" ] && say read_only "$D_ROOT/$D_T"
@@ -180,10 +197,12 @@ look_round() {
   for D_T in releases .deployctl .deployctl/incoming .deployctl/manifests; do
     [ -L "$D_T" ] && say leads_away "$D_ROOT/$D_T"
   done
+  D_LINK=
   if [ -L current ]; then
     D_T=$(readlink current && echo x)
     D_T=${D_T%"
 x"}
+    D_LINK=$D_T
     case $D_T in *"
 "*) say current_is "link with a line break in its text" ;; esac
     say current "$D_T"
@@ -192,10 +211,12 @@ x"}
   elif [ -e current ]; then
     say current_is file
   fi
+  set --
   for D_T in .deployctl/manifests/*; do
-    if [ -f "$D_T" ] && [ -d "releases/${D_T##*/}" ]; then
-      say manifest "${D_T##*/} $(sha_of "$D_T")"
-    fi
+    is_release_id "${D_T##*/}" && [ -f "$D_T" ] && [ -d "releases/${D_T##*/}" ] && set -- "$@" "$D_T"
+  done
+  [ $# = 0 ] || for D_T in $($D_SUMS "$@" 2>/dev/null); do # a digest and a path in turn, no blanks in either
+    case $D_T in */*) say manifest "${D_T##*/} $D_Y" ;; *) D_Y=$D_T ;; esac
   done
   for D_T in releases/*; do
     [ -d "$D_T" ] && [ ! -L "$D_T" ] && say release "${D_T##*/}"
@@ -207,8 +228,9 @@ x"}
     [ -f "$D_T" ] && say part "${D_T#.deployctl/incoming/}"
   done
   if [ -r .deployctl/history.jsonl ]; then
-    tail -n 40 .deployctl/history.jsonl | sed "s/^/$D_NONCE history /"
-    printf '\n' # a torn last line has no end
+    D_T=$(tail -n 40 .deployctl/history.jsonl)
+    (IFS='
+' && set -f && for D_T in $D_T; do say history "$D_T"; done)
   fi
   [ -z "${D_SCAN-}" ] || (scan)
 }
@@ -224,7 +246,7 @@ do_prepare() {
 make_room() {
   umask 022
   D_T=$D_ROOT/.deployctl
-  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_T/manifests" "$D_T/stats" "$D_T/incoming/$D_RUN" 2>&1) ||
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_T/manifests" "$D_T/stats" "$D_T/incoming/$D_RUN/switch" 2>&1) ||
     blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if [ ! -e version ]; then
@@ -239,6 +261,8 @@ sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other
   done
   return 0
 }
+
+is_release_id() { case $1 in [0-9]*T[0-9]*Z-????????) ;; *) false ;; esac }
 
 is_run() { case $1 in *.parts) return 1 ;; esac && [ -d "$1" ]; } # not the proven parts of an artifact
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from deployctl.errors import Code, HostError
@@ -210,7 +210,7 @@ class Session:
             {} if tap else {"kept": self._take_shell(connection), "keep": self._keep_shell}
         )
         with self.under_lock(operation):
-            return run_script(
+            answer = run_script(
                 connection,
                 script,
                 timeout_s=timeout_s or operation.timeout_s,
@@ -218,6 +218,9 @@ class Session:
                 tap=tap,
                 **lasting,
             )
+        if self.facts is not None and (able := answer.one("able")):
+            self.facts = replace(self.facts, able=able)
+        return answer
 
     def _take_shell(self, connection: Connection) -> Shell | None:
         with self._lock:

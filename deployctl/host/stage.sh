@@ -3,6 +3,7 @@
 do_stage() {
   umask 022
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
+  ! is_bulk || { able openssl; able blocks; } || :
   [ -z "$D_SENT" ] || arrived
   [ -z "$D_EARLY" ] || adopt
   case $D_FROM in
@@ -10,17 +11,27 @@ do_stage() {
   delta) build ;;
   copy) copy_release "$D_BASE" ;;
   esac
-  [ "$(sha_of manifest)" = "$D_TREE" ] || { rm -rf "../$D_ARTIFACT"; fail 33 "the manifest that arrived is not the one that was sent"; }
-  note_files
+  has_sum manifest "$D_TREE" || refuse_manifest
+  note_tree
   if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
     { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
   [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_base
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
+  say able "$D_ABLE"
 }
 
+refuse_manifest() {
+  [ "$D_FROM" != delta ] || has_sum "$D_TEXT" "$D_BASE_TREE" ||
+    fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
+  rm -rf "../$D_ARTIFACT"
+  fail 33 "the manifest that arrived is not the one that was sent"
+}
+
+is_bulk() { [ -n "${D_BULK-1}" ]; } # is it worth while to find out how to go through much content fast?
+
 arrived() {
-  [ "$(sha_of part)" = "$D_SHA" ] ||
+  if is_bulk; then [ "$(sha_of part)" = "$D_SHA" ]; else has_sum part "$D_SHA"; fi ||
     blame . 33 "the artifact arrived damaged: $(size_of part) bytes, digest $(sha_of part | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
   mv -f part "../$D_ARTIFACT"
 }
@@ -48,7 +59,7 @@ untar() { # ARTIFACT [MEMBER]: all of it, or a member with what is in it
   umask 022
 }
 
-untar_stream() { if able blocks; then tar -xpo -b 128 -f - "$@"; else tar -xpof - "$@"; fi; }
+untar_stream() { if is_bulk && able blocks; then tar -xpo -b 128 -f - "$@"; else tar -xpof - "$@"; fi; }
 
 archive() { # ARTIFACT: what is in it; a word of what went wrong spoils it for tar
   case $1 in
@@ -77,8 +88,8 @@ lock_directories() {
   D_T=
   for D_M in $D_MODES; do case $D_M in d:7[0-7][0-7] | f:*) ;; *) D_T=$D_M ;; esac; done
   [ -n "$D_T" ] || return 0
-  sed -n 's/^d \(0[0-6][0-7][0-7]\) 0 - /d \1 /p' manifest | awk '{ l[NR] = $0 } END { for (i = NR; i; i--) print l[i] }' |
-    octal_names | while read -r _ D_MODE && IFS= read -r D_NAME; do
+  awk "$D_OCTAL"'/^d 0[0-6]/ { l[++n] = $2 "\n" octal(substr($0, 12)) } END { for (; n; n--) print l[n] }' manifest |
+    while read -r D_MODE && IFS= read -r D_NAME; do
     D_FILE=$(printf '%bx' "$D_NAME")
     chmod "$D_MODE" "tree/${D_FILE%x}"
   done
@@ -99,7 +110,7 @@ publish() {
   note_links "$D_ROOT/.deployctl/manifests/$D_ID"
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
-  keep_record "$D_ID"
+  [ ! -f stat ] || mv -f stat "../../stats/$D_ID"
   if [ "$D_FROM" = delta ] && [ -n "$D_HARD" ]; then
     sync_release
     settle_shared
@@ -141,7 +152,7 @@ sync_release() {
 # A release that is here under the very id: verified where it stands.
 do_reverify() {
   cd "$D_ROOT" || fail 32 "cannot enter $D_ROOT"
-  [ "$(sha_of ".deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID is not the one of this tree"
+  has_sum ".deployctl/manifests/$D_ID" "$D_TREE" || fail 33 "the manifest of $D_ID is not the one of this tree"
   cd releases && verify_tree "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   cd "$D_ID" && share || blame . 32 "cannot link shared files: $D_ERR"
   note_links "$D_ROOT/.deployctl/manifests/$D_ID"
@@ -152,7 +163,7 @@ do_reverify() {
 do_ready() {
   do_prepare
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
-  [ "$(sha_of "../.deployctl/manifests/$D_ID")" = "$D_TREE" ] || fail 33 "the manifest of $D_ID changed meanwhile"
+  has_sum "../.deployctl/manifests/$D_ID" "$D_TREE" || fail 33 "the manifest of $D_ID changed meanwhile"
   verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
   settle "../.deployctl/manifests/$D_ID"
 }

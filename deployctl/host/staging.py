@@ -54,6 +54,8 @@ def _build(session: Session, plan: Plan, operation: Operation, delivery: Deliver
     if plan.action is not Action.REUSE:
         early = delivery is not None and delivery.early
         values = {**plan.values(), "UNPACKED": "1" if unpacked else "", "EARLY": "1" if early else ""}
+        if session.facts is not None and session.facts.whole and session.facts.base == plan.base:
+            values["WHOLE"] = "1"
         left_s = operation.timeout_s - (time.monotonic() - began_at)
         session.run(operation, "stage", values, timeout_s=max(1.0, left_s))
         return

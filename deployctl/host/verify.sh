@@ -2,9 +2,9 @@
 # What became of it later is looked at in compare.sh.
 
 verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then content
-  if ! is_listed; then
-    D_GOT=$(shape "$1" | sha | cut -c1-64)
-    if [ "$D_GOT" != "$D_SHAPE" ] && [ "$D_GOT" != "$D_SHAPE_SHARED" ]; then
+  if [ -z "${D_LISTED-}" ]; then
+    D_GOT=$(shape "$1" | sha)
+    if [ "${D_GOT%% *}" != "$D_SHAPE" ] && [ "${D_GOT%% *}" != "$D_SHAPE_SHARED" ]; then
       D_WRONG="names, modes or links in the tree are not those of the manifest: $(misshapen "$1" "$2")"
       return 1
     fi
@@ -12,8 +12,23 @@ verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then
   verify_content "$1" "$2"
 }
 
-is_listed() { # do the lists that `note_files` wrote here of a tree show all that is in the manifest, with its size, and no more?
-  [ -f others ] && [ "$({ cut -d' ' -f1,3,6- stat && cat others; } | sort | sha | cut -c1-64)" = "$D_SIZES" ]
+# One look at the tree in the directory of the run, before its content is looked at: its record goes to `stat`, and D_LISTED says
+# whether all that is in the manifest is there, with its size, and no more.
+note_tree() {
+  D_LISTED=
+  able print || return 0
+  if [ -z "$D_ODD" ]; then # what has a newline in its name there is none of ours
+    D_GOT=$(list_tree '\n' | sort | $D_SUMS)
+  else
+    D_GOT=$(list_tree '\0' | tr '\000\n' '\n\001' | sort | $D_SUMS)
+    tr '\000\n' '\n\001' <stat >stat.lines && mv -f stat.lines stat || blame . 31 "cannot write a list"
+  fi
+  [ "${D_GOT%% *}" != "$D_SIZES" ] || D_LISTED=1
+}
+
+list_tree() { # END: "MODE SIZE ./path" of files, "TYPE MODE ./path" of all else, with the text behind a link
+  (cd tree && find . -mindepth 1 -type f -printf "%m %s %p$1" -fprintf ../stat "$D_LINE$1" -o \
+    -type l -printf "l %m %p\\002%l$1" -o -printf "%y %m %p$1")
 }
 
 plain_names() { sed -n 's/^\([fdl]\) 0*\([0-7]\{1,4\}\) [0-9]* [^ ]* \([^\\]*\)$/\1 \2 .\/\3/p' "$1"; }
@@ -66,41 +81,44 @@ misshapen() { # a few differing names for the message; names with odd bytes may 
 
 verify_content() {
   lists
-  grep '^f' "$2" | grep -v '\\' | cut -d' ' -f4- | sed 's| | *./|' >"$D_LISTS/sums" || blame "$D_LISTS" 31 "cannot write a list"
-  sed -n '/\\/s/^\(f\) [0-7]* [0-9]* \([0-9a-f]*\) /\1 \2 /p' "$2" |
-    octal_names >"$D_LISTS/odd" || blame "$D_LISTS" 31 "cannot write a list"
+  : >"$D_LISTS/odd" && : >"$D_LISTS/sums" && awk -v sums="$D_LISTS/sums" -v odd="$D_LISTS/odd" "$D_OCTAL"'
+    !/^f/ { next }
+    { sum = $4; sub(/^f [0-7]* [0-9]* [0-9a-f]* /, "") }
+    /\\/ { print sum "\n" octal($0) >odd; next }
+    { print sum " *./" $0 >sums }' "$2" || blame "$D_LISTS" 31 "cannot write a list"
   (
     cd "$1" || exit 1
     if [ -s "$D_LISTS/sums" ] && ! sums_match && ! sha -c "$D_LISTS/sums" >/dev/null 2>&1; then
       sha -c "$D_LISTS/sums" 2>/dev/null | grep -v ': OK$' | head -n 3 | tr '\n' ';'
       exit 1
     fi
-    while read -r _ D_SUM && IFS= read -r D_NAME; do
+    while read -r D_SUM && IFS= read -r D_NAME; do
       D_FILE=$(printf '%bx' "$D_NAME")
-      [ "$(sha_of "./${D_FILE%x}")" = "$D_SUM" ] || { printf '%s: FAILED' "$D_NAME"; exit 1; }
+      has_sum "./${D_FILE%x}" "$D_SUM" || { printf '%s: FAILED' "$D_NAME"; exit 1; }
     done <"$D_LISTS/odd"
   ) >"$D_LISTS/wrong" 2>&1
   D_STATUS=$?
   [ $D_STATUS = 0 ] || D_WRONG="content differs from the manifest: $(cat "$D_LISTS/wrong")"
-  rm -f "$D_LISTS/sums" "$D_LISTS/odd" "$D_LISTS/wrong"
   [ -z "${D_TEMPORARY-}" ] || rm -rf "$D_TEMPORARY"
   return $D_STATUS
 }
 
 sums_match() { # one process for thousands of files; sha -c has the last word when it finds a difference
-  able openssl && has xargs && has cmp &&
+  is_bulk && able openssl && has xargs && has cmp &&
     cut -c67- "$D_LISTS/sums" | tr '\n' '\000' | xargs -0 openssl dgst -sha256 -r 2>/dev/null | cmp -s - "$D_LISTS/sums"
 }
 
-octal_names() { # "f SUM na\x0ame" to two lines: "f SUM" and a name for printf %b
-  awk 'function hex(c) { return index("0123456789abcdef", c) - 1 }
-    { s = $0; sub(/^[^ ]* [^ ]* /, "", s); print $1, $2; out = ""
-      while ((i = index(s, "\\x")) > 0) {
-        out = out substr(s, 1, i - 1) sprintf("\\0%03o", hex(substr(s, i + 2, 1)) * 16 + hex(substr(s, i + 3, 1)))
-        s = substr(s, i + 4)
-      }
-      print out s }'
+# For awk: a name of a manifest, "na\x0ame", for printf %b.
+D_OCTAL='
+function hex(c) { return index("0123456789abcdef", c) - 1 }
+function octal(s, i, out) {
+  while ((i = index(s, "\\x")) > 0) {
+    out = out substr(s, 1, i - 1) sprintf("\\0%03o", hex(substr(s, i + 2, 1)) * 16 + hex(substr(s, i + 3, 1)))
+    s = substr(s, i + 4)
+  }
+  return out s
 }
+'
 
 # What staging linked into shared is noted beside the manifest: the inventory may name other paths by the time somebody
 # compares. Staged hooks add what they did (do_settle); a `.settled` without this first line is of an older deployctl.
@@ -142,21 +160,25 @@ BEGIN {
 
 # ---- lists of what is there, where find can print it; a newline in a name is <01> ----------------------------------
 
-D_LINE='%m %i %s %T@ %C@ %p\0'
+D_LINE='%m %i %s %T@ %C@ %p'
 
 list_files() { # DIR: the lines of a record
-  (cd "$1" && find . -type f -printf "$D_LINE") | tr '\000\n' '\n\001' | sort
+  (cd "$1" && find . -type f -printf "$D_LINE\\0") | tr '\000\n' '\n\001'
 }
 
-list_all() { # DIR FILES OTHERS [TEXT]: the same, and "TYPE MODE ./path" of all else, with TEXT, for find, behind a link
-  (cd "$1" && find . -mindepth 1 -type f -printf "$D_LINE" -o -type l -fprintf "$3" "l %m %p${4-}\\0" -o -fprintf "$3" '%y %m %p\0') |
-    tr '\000\n' '\n\001' | sort >"$2" && tr '\000\n' '\n\001' <"$3" >"$3.lines" && mv -f "$3.lines" "$3"
+same_lines() { # FILE: are the same lines there and in the input, in whatever order?
+  awk 'kind == "r" { recorded[$0]; n++; next }
+    !($0 in recorded) { exit other = 1 }
+    { n-- }
+    END { exit other || n }' kind=r "$1" kind=l -
 }
 
 # Is every file of a release as its record lists it, and no directory newer than its manifest, so that nothing came, went or
 # was replaced? A second name for an inode moves the ctime of files, which are recorded anew then, and of no directory.
 as_recorded() { # ID, in releases
   [ -f "../.deployctl/stats/$1" ] && able print || return 1
-  (cd "$1" && find . -type f -printf "$D_LINE" -o -type d -cnewer "$D_ROOT/.deployctl/manifests/$1" -printf '/\0') |
-    tr '\000\n' '\n\001' | sort | cmp -s - "../.deployctl/stats/$1"
+  list_since "$1" '\n' | cmp -s - "../.deployctl/stats/$1" && return
+  list_since "$1" '\0' | tr '\000\n' '\n\001' | same_lines "../.deployctl/stats/$1" # in another order, or with odd names
 }
+
+list_since() { (cd "$1" && find . -type f -printf "$D_LINE$2" -o -type d -cnewer "$D_ROOT/.deployctl/manifests/$1" -printf "/$2"); }

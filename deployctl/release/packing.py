@@ -107,7 +107,7 @@ class _Packing:
         self._walked = walked
         self._threads = os.cpu_count() or 1
         self._packed: dict[str, Packed] = {}  # by key of the group, WHOLE for the whole
-        self._counts: dict[str, dict[str, int]] = {}
+        self._counts: dict[str, dict[str, Any]] = {}
         self._kept = Kept(user_cache_path("deployctl") / "contents")
         self._patches: dict[tuple[bytes, str], Patch | None] = {}  # by path and what it was
         self._sent: list[Entry] = []  # in deltas: what changed now is likely to change again
@@ -219,7 +219,11 @@ class _Packing:
             self._packed[same] = pack_delta(
                 self._walked, delta, f"{manifest.digest}{same}", self._workdir, threads=self._threads
             )
-            patched = {"patched": len(delta.patches), "patched_bytes": delta.patched_bytes}
+            patched = {
+                "patched": len(delta.patches),
+                "patched_bytes": delta.patched_bytes,
+                "away": delta.away_names,
+            }
             self._counts[same] = {"files": delta.files, "entries": delta.entries, **patched}
         self._packed[key], self._counts[key] = self._packed[same], self._counts[same]
         return True
@@ -275,6 +279,7 @@ class _Packing:
             "modes": " ".join(modes),
             "entries": len(manifest.entries),
             "unpacked_bytes": manifest.size_bytes,
+            "odd": manifest.odd or any(b"\n" in text or b"\x01" in text for text in links.values()),
         }
 
 
@@ -354,7 +359,16 @@ class Packer:
                 self.growing.grow(message["path"], message["part"])
             case "hashed":
                 self.growing.end()
-                keys = ("shape", "shape_shared", "sizes", "modes", "entries", "unpacked_bytes", "commit")
+                keys = (
+                    "shape",
+                    "shape_shared",
+                    "sizes",
+                    "modes",
+                    "entries",
+                    "unpacked_bytes",
+                    "commit",
+                    "odd",
+                )
                 self.tree = Tree(digest=message["tree"], **{key: message[key] for key in keys})
             case "packed":
                 archive = Archive(**message["archive"])

@@ -25,8 +25,10 @@ class Tree:
     entries: int
     unpacked_bytes: int
     commit: str | None
+    odd: bool = False  # a name or the text of a link holds a newline
 
 
+MANY_ENTRIES = 2000  # from here on a host does better to look how it copies best
 WHOLE = ""  # the key of the artifact that holds everything
 
 
@@ -48,6 +50,7 @@ class Archive:
     unpacked_bytes: int
     parts: int  # how many it travels in; their digests are in a file beside it
     patched: int = 0
+    away: str | None = None  # of a delta that is unpacked at once: what goes from the copy before
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,10 @@ def stage_plan(
         base=base[0],
         base_tree=base[1],
         links=links,
+        odd=tree.odd,
+        away=archive.away if archive else None,
+        content_bytes=archive.unpacked_bytes if archive else tree.unpacked_bytes,
+        many=tree.entries > MANY_ENTRIES,
     )
 
 

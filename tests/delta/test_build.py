@@ -20,6 +20,7 @@ from deployctl.artifact.pack import link_texts, read_manifest
 from deployctl.artifact.transcode import transcode
 from deployctl.artifact.walk import Walked, walk
 from deployctl.host.layout import artifact_name, delta_stem
+from deployctl.host.plan import Action, Plan
 from deployctl.host.script import Answer, Script
 from deployctl.model import Shared
 from tests.life.kit import busybox_tools
@@ -28,30 +29,32 @@ from tests.release.trees import walk as look
 from tests.support.wide import some
 
 NAMES = ("a", "b", "c d", "e\\f", "g\nh", "-i", " j ", "ü", "k", "./l"[2:])
+PLAIN_NAMES = ("a", "b", "c d", "-i", " j ", "k", "$(l)", "'m")
 MODES = (0o644, 0o644, 0o755, 0o600)
 OLD, NEW = "20200101T000000Z-00000000", "20200102T000000Z-11111111"
 
 
-def grow(root: Path, chance: random.Random, depth: int = 0) -> None:
-    """Fill a directory with files that share contents, links, and directories."""
+def grow(root: Path, chance: random.Random, depth: int = 0, *, plain: bool = False) -> None:
+    """Fill a directory with files that share contents, links, and directories; `plain`: each its own content, no links."""
     root.mkdir(exist_ok=True)
-    for name in chance.sample(NAMES, chance.randint(1, 6)):
+    for name in chance.sample(PLAIN_NAMES if plain else NAMES, chance.randint(1, 6)):
         path = root / name
         if path.is_symlink() or path.exists():
             continue
         kind = chance.random()
         if kind < 0.55 or depth == 3:
-            path.write_bytes(b"%d" % chance.randint(0, 5) * chance.choice((0, 1, 3000)))
+            size = chance.choice((0, 1, 3000))
+            path.write_bytes(chance.randbytes(size * 5) if plain else b"%d" % chance.randint(0, 5) * size)
             path.chmod(chance.choice(MODES))
             os.utime(path, (1_600_000_000 + chance.randint(0, 3),) * 2)
-        elif kind < 0.7:
+        elif kind < 0.7 and not plain:
             path.symlink_to("x" * chance.randint(1, 3))
         else:
-            grow(path, chance, depth + 1)
+            grow(path, chance, depth + 1, plain=plain)
 
 
-def change(root: Path, chance: random.Random) -> None:
-    """Remove, rename and swap some entries, change modes, and grow more."""
+def change(root: Path, chance: random.Random, *, plain: bool = False) -> None:
+    """Remove, rename and swap some entries, change modes, and grow more; `plain`: change content instead of names and modes."""
     entries = sorted((p for p in root.rglob("*")), key=os.fsencode)
     for path in chance.sample(entries, min(len(entries), chance.randint(0, 6))):
         if not (path.is_symlink() or path.exists()):
@@ -62,13 +65,17 @@ def change(root: Path, chance: random.Random) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        elif plain:
+            if path.is_file():
+                path.unlink()
+                path.write_bytes(chance.randbytes(50))
         elif deed < 0.6:
             target = path.with_name(chance.choice(NAMES))
             if not (target.exists() or target.is_symlink()):
                 path.rename(target)
         elif not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else chance.choice(MODES))
-    grow(root, chance)
+    grow(root, chance, plain=plain)
 
 
 def run(script: Script, path: str, shell: list[str]) -> Answer:
@@ -97,6 +104,7 @@ class Host:
 
     def __init__(self, root: Path, shell: list[str], path: str) -> None:
         self.root, self._shell, self._path = root, shell, path
+        self.whole = self.at_once = False
         for name in (
             "releases",
             "shared",
@@ -126,6 +134,7 @@ class Host:
         answer = run(script, self._path, self._shell)
         answer.raise_failure()
         assert answer.one("base") == OLD
+        self.whole = "whole" in answer.all("scan")
         return answer.all("unusable")
 
     def build(
@@ -141,19 +150,21 @@ class Host:
         links = link_texts(walked)
         shape = shape_digest(new, link_texts=links)
         modes = " ".join(sorted({f"{e.type}:{e.mode:o}" for e in new.entries if e.type != "l"}))
-        values = {
-            "FROM": "delta", "SENT": "", "SIZES": sizes_digest(new, link_texts=links), "BASE": OLD, "BASE_TREE": old.digest, "ID": NEW,
-            "TREE": new.digest, "SHAPE": shape, "SHAPE_SHARED": shape, "MODES": modes, "ARTIFACT": name, "SIZE": "",
-            "SHA": "", "EARLY": "", "UNPACKED": "", "HARD": "1" if hard else "",
-        }  # fmt: skip
+        plan = Plan(
+            Action.DELTA, NEW, new.digest, shape, shape, sizes_digest(new, link_texts=links), modes, 0, 0, name, "", 0, "",
+            base=OLD, base_tree=old.digest, links="hard" if hard else "copy", odd=new.odd, away=delta.away_names,
+        )  # fmt: skip
+        self.at_once = plan.away is not None
+        values = {**plan.values(), "WHOLE": "1" if self.whole else ""}
         return run(Script.build("stage", values, run="run", root=str(self.root)), self._path, self._shell)
 
 
 @pytest.mark.parametrize("links", ["copy", "hard"])
 @pytest.mark.parametrize("userland", ["sh", "bash", "busybox"])
-@pytest.mark.parametrize("seed", some("01", "0123"))
-def test_random_trees(tmp_path: Path, seed: str, userland: str, links: str) -> None:
-    chance = random.Random(f"{seed} {userland} {links}")
+@pytest.mark.parametrize("kind", ["any", "plain"])
+@pytest.mark.parametrize("seed", some("01", "0123456789"))
+def test_random_trees(tmp_path: Path, seed: str, kind: str, userland: str, links: str) -> None:
+    chance, plain = random.Random(f"{seed} {userland} {links}"), kind == "plain"
     found = shutil.which(userland)
     if found is None:
         pytest.skip(f"{userland} is missing")
@@ -161,18 +172,20 @@ def test_random_trees(tmp_path: Path, seed: str, userland: str, links: str) -> N
     if userland == "busybox":
         path, shell = str(busybox_tools(tmp_path / "tools")), [found, "sh", "-s"]
     tree, hand = tmp_path / "tree", chance.random() < 0.5
-    grow(tree, chance)
+    grow(tree, chance, plain=plain)
     old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
     host = Host(tmp_path / "root", shell, path)
     host.hold(tree, old, recorded=chance.random() < 0.8)
     place = host.root / "releases" / OLD
     if hand:  # somebody was here
-        change(place, chance)
+        change(place, chance, plain=plain and chance.random() < 0.5)
     before = look(place), {name: entry[:3] for name, entry in listing(place).items()}
-    change(tree, chance)
+    change(tree, chance, plain=plain)
     walked = walk(tree, exclude=[], shared=Shared(), allow_empty=True)
     new = read_manifest(walked)
     answer = host.build(walked, old, new, host.unusable(), hard=links == "hard", out=tmp_path)
+    turned = {e.path for e in old.entries if e.type == "d"} & {e.path for e in new.entries if e.type != "d"}
+    assert host.at_once or turned or not plain or hand
     if answer.status == 0:
         built = host.root / "releases" / NEW
         assert look(built) == look(tree)

@@ -123,7 +123,7 @@ def test_a_release_that_vanishes_meanwhile(gnu: Lab, tree: Site) -> None:
     running = gnu.start("push", tree.root)
     running.wait_for_host("h01", "stage")
     manifest = place.root / ".deployctl/manifests" / first.release
-    manifest.write_text(manifest.read_text() + "\n")
+    manifest.write_text(manifest.read_text().replace(" 0644 ", " 0600 ", 1))
     sign.unlink()
     done = running.finish()
     arrived(gnu, done, tree.root)
