@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import math
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +14,11 @@ from deployctl.host.script import printable
 from deployctl.host.session import Session
 from deployctl.host.shell import Cancelled
 from deployctl.host.tap import Tap
+from deployctl.host.verdict import follows, judge
 from deployctl.model import Phase
 
 ATTEMPT_S = 10.0  # one request of a check
 SLOW_S = 5.0  # a request from the host may end this much after its own limit
-BODY_BYTES = 1 << 20  # of a response that is looked through for a text
 SHOWN = 120  # characters of a command in a message
 
 
@@ -107,6 +103,8 @@ def _ask(
     limit_s = min(ATTEMPT_S, limit_s)
     if each["from"] == "host":
         return _ask_from_host(session, each, operation, limit_s)
+    from deployctl.host.url import ask_url  # noqa: PLC0415 - its libraries take 12 ms to load, and few releases need them
+
     return ask_url(each, limit_s)
 
 
@@ -117,7 +115,7 @@ def _ask_from_host(
         "URL": each["url"],
         "TEXT": each["text"] or "",
         "LIMIT": str(math.ceil(limit_s)),
-        "FOLLOW": "1" if _follows(each) else "",
+        "FOLLOW": "1" if follows(each) else "",
     }
     try:
         answer = session.run(operation, "check_url", values, timeout_s=limit_s + SLOW_S)
@@ -128,12 +126,7 @@ def _ask_from_host(
     got = answer.one("http") or "000"
     if not got.isdigit() or int(got) == 0:
         return printable(answer.one("error") or "no answer")
-    return _judge(int(got), each, answer.one("text") is not None)
-
-
-def _follows(each: Mapping[str, Any]) -> bool:
-    """Whether redirects are followed: not when one is expected."""
-    return int(each["expect"]) // 100 != 3
+    return judge(int(got), each, answer.one("text") is not None)
 
 
 def _ask_command(
@@ -159,46 +152,3 @@ def _ask_command(
 
 def _drop(_stream: str, _text: str) -> None:
     """Let a check's output go: its last line is in the failure."""
-
-
-def ask_url(each: Mapping[str, Any], limit_s: float) -> str | None:
-    """Ask a URL from here; None when status and text are as expected, else what was wrong.
-
-    The request has a thread of its own: a name server or a server that sends a byte now and then must not hold us up.
-    """
-    said: list[str | None] = []
-    thread = threading.Thread(target=lambda: said.append(_request(each, limit_s)), daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    return said[0] if said else f"no answer within {limit_s:g} s"
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for the answer."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _request(each: Mapping[str, Any], limit_s: float) -> str | None:
-    opener = urllib.request.build_opener(*([] if _follows(each) else [_Stay]))
-    try:
-        with opener.open(each["url"], timeout=limit_s) as response:
-            return _judge(response.status, each, _holds(response.read(BODY_BYTES), each["text"]))
-    except urllib.error.HTTPError as error:
-        with error:
-            return _judge(error.code, each, _holds(error.read(BODY_BYTES), each["text"]))
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return printable(str(getattr(error, "reason", error))) or type(error).__name__
-
-
-def _holds(body: bytes, text: str | None) -> bool:
-    return text is None or text.encode() in body
-
-
-def _judge(status: int, each: Mapping[str, Any], found: bool) -> str | None:
-    if status != each["expect"]:
-        return f"status {status}, not {each['expect']}"
-    if each["text"] and not found:
-        return f"the answer does not hold {each['text']!r}"
-    return None
