@@ -67,7 +67,7 @@ class Bench:
         ])  # fmt: skip
 
     def checked(self) -> None:
-        self.floor("find . -type f -print0 | xargs -0 openssl dgst -sha256 -r | tail -n 1 | cut -c1-0")
+        self.floor("find . -type f -print0 | xargs -0 openssl dgst -sha256 -r>/dev/null")
 
     def rsync(self) -> None:
         self._in_parallel([

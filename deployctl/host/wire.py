@@ -17,11 +17,11 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator
 from typing import IO, Protocol
 
 from deployctl.model import for_others
 
+AHEAD_BYTES = 8 << 10
 NOTSENT_BYTES = 128 << 10
 USER_TIMEOUT_S = 20.0
 GREETING_LIMIT = 8192  # bytes a server may send before its SSH banner
@@ -46,15 +46,9 @@ class GivenUp(OSError):  # noqa: N818 - as NotSsh
     """The kernel has given up a connection whose other end acknowledges nothing."""
 
 
-@contextlib.contextmanager
-def _given_up() -> Iterator[None]:
+def _told(error: TimeoutError) -> OSError:
     """The kernel's ETIMEDOUT is a TimeoutError to Python, which paramiko takes for a pause."""
-    try:
-        yield
-    except TimeoutError as error:
-        if error.errno == errno.ETIMEDOUT:
-            raise GivenUp(error.errno, error.strerror) from error
-        raise
+    return GivenUp(error.errno, error.strerror) if error.errno == errno.ETIMEDOUT else error
 
 
 class Wire:
@@ -71,10 +65,22 @@ class Wire:
         self._stream = stream
         self._closed = False  # the name that paramiko asks for
         self._acked = 0
+        self._ahead = b""  # received, and not asked for yet
 
     def recv(self, size: int) -> bytes:
-        with _given_up():
-            data = self._stream.recv(size)
+        # paramiko asks for each packet twice; what has come with the first is taken along, and so are short packets behind it.
+        data = self._ahead or self._receive()
+        if len(data) <= size:
+            self._ahead = b""
+            return data
+        self._ahead = data[size:]
+        return data[:size]
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._stream.recv(AHEAD_BYTES)
+        except TimeoutError as error:
+            raise _told(error) from error
         if data:
             self.heard_at = time.monotonic()
             self.received += len(data)
@@ -90,8 +96,10 @@ class Wire:
             raise NotSsh("this is not SSH")
 
     def send(self, data: bytes) -> int:
-        with _given_up():
+        try:
             count = self._stream.send(data)
+        except TimeoutError as error:
+            raise _told(error) from error
         self.sent += count
         return count
 
