@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -17,7 +21,16 @@ def main() -> None:
     sys.stdout = sys.stdout or ClosedStream("standard output")
     code = run()
     detach_broken_stdout()
-    sys.exit(code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End now: the interpreter's own way takes 60 ms, to free what is gone a moment later."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    atexit._run_exitfuncs()  # noqa: SLF001 - as the interpreter does it
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -273,9 +273,9 @@ def with_load_inventory(directory: Path, body: str) -> dict[str, str]:
     """The environment of a program in which reading an inventory is `body`."""
     (directory / "site").mkdir()
     (directory / "site/sitecustomize.py").write_text(
-        "import deployctl.cli.inventory, deployctl.cli.perform\n"
+        "import deployctl.cli.inventory, deployctl.inventory.load\n"
         f"def load_inventory(*_):\n    {body}\n"
-        "deployctl.cli.perform.load_inventory = deployctl.cli.inventory.load_inventory = load_inventory\n"
+        "deployctl.inventory.load.load_inventory = deployctl.cli.inventory.load_inventory = load_inventory\n"
     )
     return {**os.environ, "PYTHONPATH": str(directory / "site")}
 

@@ -63,7 +63,14 @@ AT_HOME: dict[str, set[str]] = {
     "platformdirs": {"release"},
     "setproctitle": {"engine", "demo"},
     "multiprocessing": {"engine"},
-    "importlib": {"__init__", "cli/main.py", "engine/pool.py", "host/script.py", "host"},
+    "importlib": {
+        "__init__",
+        "inventory/__init__.py",
+        "cli/main.py",
+        "engine/pool.py",
+        "host/script.py",
+        "host",
+    },
 }
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from deployctl.cli.options import Common
 from deployctl.errors import DEFECT_HINT, DeployctlError, Exit
-from deployctl.inventory import Inventory, load_inventory
+from deployctl.inventory import Inventory
+from deployctl.inventory.ahead import read_inventory
 from deployctl.model import Outcome
 from deployctl.output.reporter import Reporter, make_reporter
 from deployctl.release.events import Events
@@ -68,8 +69,24 @@ class Heard:
         self._reporter.pause()
 
 
-def perform(common: Common, command: str, action: Callable[[Inventory, Heard], Result]) -> int:
-    """Load the inventory, carry out `action` and return the exit code; the last line out is always the run's end."""
+def perform(
+    common: Common,
+    command: str,
+    action: Callable[[Inventory, Heard], Result],
+    *,
+    needs: Callable[[], object] = lambda: None,
+) -> int:
+    """Load the inventory, carry out `action` and return the exit code; the last line out is always the run's end.
+
+    `needs` loads what the action does, while the inventory is read.
+    """
+
+    def load() -> None:
+        from deployctl.release.run import load_agent  # noqa: PLC0415
+
+        needs()
+        load_agent()
+
     reporter = make_reporter(
         common.output,  # type: ignore[arg-type]
         verbosity=max(common.verbosity, 0) if common.debug else common.verbosity,
@@ -80,7 +97,7 @@ def perform(common: Common, command: str, action: Callable[[Inventory, Heard], R
     heard = Heard(reporter, debug=common.debug)
     try:
         with _stops_raised():
-            return action(load_inventory(common.inventory_file), heard).exit_code
+            return action(read_inventory(common.inventory_file, load), heard).exit_code
     except (KeyboardInterrupt, Stopped) as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         return _finish(heard, command, Exit(128 + number), "interrupted")

@@ -10,7 +10,6 @@ from deployctl.cli.options import SIZE, Common, common_options
 from deployctl.cli.perform import Heard, perform
 from deployctl.cli.rolling import rolling_options, rolling_settings
 from deployctl.inventory import Inventory
-from deployctl.release.push import PushOptions, push
 from deployctl.release.result import Result
 
 
@@ -49,6 +48,8 @@ def command(
     """
 
     def action(inventory: Inventory, heard: Heard) -> Result:
+        from deployctl.release.push import PushOptions, push  # noqa: PLC0415 - see load_push
+
         options = PushOptions(
             **common.settings(),
             **rolling_settings(common, heard, batch, batch_wait, confirm),
@@ -57,4 +58,9 @@ def command(
         )
         return push(inventory, source, options, heard)
 
-    return perform(common, "push", action)
+    return perform(common, "push", action, needs=load_push)
+
+
+def load_push() -> None:
+    """Load what pushes: not before the inventory is being read elsewhere."""
+    import deployctl.release.push  # noqa: F401, PLC0415
