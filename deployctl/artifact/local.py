@@ -22,7 +22,7 @@ from deployctl.errors import DeployctlError, SourceError
 
 # Of a file that travels in parts: the first are small, so that unpacking begins early; each costs a host some eight processes.
 PART_BYTES = 8 << 20
-SMALL_PARTS = 4
+SMALL_PARTS = 3
 LARGE_PART_BYTES = 32 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

@@ -44,6 +44,8 @@ do_receive() {
   for D_T in "../$D_ARTIFACT"/*; do
     [ -f "$D_T" ] && say have "${D_T##*/}"
   done
+  ! able openssl || :
+  say able "$D_ABLE"
   say ready yes
   if [ "$D_FROM" = delta ]; then
     prove_parts >/dev/null

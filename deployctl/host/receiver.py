@@ -48,6 +48,7 @@ class Receiver:
             if isinstance(error, HostError | Cancelled):
                 raise
             raise connection.why(error) from error
+        session.learn(answer)
         receiver = cls(shell, answer, operation.timeout_s)
         if answer.one("ready") is None:
             receiver.close()

@@ -62,7 +62,7 @@ able() {
   *" $1 "*) return 0 ;;
   *" no-$1 "*) return 1 ;;
   esac
-  if "can_$1" >/dev/null 2>&1; then D_ABLE="$D_ABLE $1"; else D_ABLE="$D_ABLE no-$1" && return 1; fi
+  if "can_$1" </dev/null >/dev/null 2>&1; then D_ABLE="$D_ABLE $1"; else D_ABLE="$D_ABLE no-$1" && return 1; fi
 }
 
 # openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.

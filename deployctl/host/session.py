@@ -218,9 +218,13 @@ class Session:
                 tap=tap,
                 **lasting,
             )
+        self.learn(answer)
+        return answer
+
+    def learn(self, answer: Answer) -> None:
+        """Remember what the host found out about its tools."""
         if self.facts is not None and (able := answer.one("able")):
             self.facts = replace(self.facts, able=able)
-        return answer
 
     def _take_shell(self, connection: Connection) -> Shell | None:
         with self._lock:

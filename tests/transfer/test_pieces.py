@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployctl.artifact.local import PART_BYTES, Part, new_file
+from deployctl.artifact.local import PART_BYTES, Part, new_file, part_bytes
 from deployctl.artifact.pack import Artifact
 from deployctl.errors import Code, HostError
 from deployctl.host.growth import Growth
@@ -22,7 +22,7 @@ from deployctl.host.shell import Cancel, Shell
 from deployctl.release.packing import _write_list
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES])
+@pytest.mark.parametrize("size_bytes", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 4 * PART_BYTES])
 @pytest.mark.parametrize("step_bytes", [PART_BYTES - 1, 3 * PART_BYTES])
 def test_the_cut_is_the_same_however_it_is_written(tmp_path: Path, size_bytes: int, step_bytes: int) -> None:
     data = bytes(range(256)) * (size_bytes // 256 + 1)
@@ -31,9 +31,13 @@ def test_the_cut_is_the_same_however_it_is_written(tmp_path: Path, size_bytes: i
     with new_file(tmp_path, lambda _path, part: told.append(part)) as output:
         for start in range(0, size_bytes, step_bytes):
             output.write(data[start : start + step_bytes])
-        pieces = [data[start : start + PART_BYTES] for start in range(0, size_bytes, PART_BYTES)]
+        pieces: list[bytes] = []
+        while data:
+            step = part_bytes(len(pieces) + 1)
+            pieces.append(data[:step])
+            data = data[step:]
         assert output.parts == tuple(Part(len(p), hashlib.sha256(p).hexdigest()) for p in pieces)
-        assert told == [part for part in output.parts if part.size_bytes == PART_BYTES]
+        assert told == [p for n, p in enumerate(output.parts, 1) if p.size_bytes == part_bytes(n)]
 
 
 def test_the_list_of_parts_is_never_written_anew(tmp_path: Path) -> None:
@@ -100,5 +104,5 @@ def test_parts_are_larger_once_some_have_gone(tmp_path: Path) -> None:
     with new_file(tmp_path) as output:
         for _ in range(10):
             output.write(bytes(8 << 20))
-        assert [part.size_bytes >> 20 for part in output.parts] == [8, 8, 8, 8, 32, 16]
+        assert [part.size_bytes >> 20 for part in output.parts] == [8, 8, 8, 32, 24]
         assert sum(part.size_bytes for part in output.parts) == output.size_bytes
