@@ -246,7 +246,9 @@ do_prepare() {
 make_room() {
   umask 022
   D_T=$D_ROOT/.deployctl
-  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_T/manifests" "$D_T/stats" "$D_T/incoming/$D_RUN/switch" 2>&1) ||
+  D_IN=$D_T/incoming/$D_RUN
+  [ -e "$D_IN/switch" ] || D_IN=$D_IN/switch # what is no directory there is a fence
+  D_ERR=$(mkdir -p "$D_ROOT/releases" "$D_ROOT/shared" "$D_T/manifests" "$D_T/stats" "$D_IN" 2>&1) ||
     blame "$D_ROOT" 32 "cannot create directories in $D_ROOT: $D_ERR"
   cd "$D_ROOT/.deployctl" || fail 32 "cannot enter $D_ROOT/.deployctl"
   if [ ! -e version ]; then
