@@ -51,7 +51,7 @@ renew_base() {
 # ---- scan: part of the probe of a push; which release here a delta can build upon, and what of it is not as promised --
 
 scan() { # in D_ROOT
-  has xargs || return 0 # nothing can be built without
+  has xargs || return 1 # nothing can be built without
   D_BASE=${D_LINK#releases/}
   if ! is_base "$D_BASE"; then
     D_BASE=
@@ -59,9 +59,9 @@ scan() { # in D_ROOT
       is_base "${D_T##*/}" && D_BASE=${D_T##*/}
     done
   fi
-  [ -n "$D_BASE" ] || return 0
+  [ -n "$D_BASE" ] || return
   say base "$D_BASE"
-  cd releases || return 0
+  cd releases || return
   D_TEXT=../.deployctl/manifests/$D_BASE
   D_STAT=../.deployctl/stats/$D_BASE
   if as_recorded "$D_BASE"; then
@@ -80,6 +80,7 @@ scan() { # in D_ROOT
     say scan recorded
     (cd "$D_BASE" && D_TEXT=../$D_TEXT D_STAT=../$D_STAT && unusable) | tell_unusable
   fi
+  return 0
 }
 
 is_base() {
@@ -286,12 +287,12 @@ take_base() { # OPTIONS…: with the modes it has, by the first way that cp know
   umask 0
   for D_CP; do
     [ ! -e tree ] || remove tree
-    mkdir tree
-    D_INTO=$PWD/tree
     if [ $D_SEEN = all ] || [ -n "$D_WHOLE" ]; then
       # shellcheck disable=SC2086
-      cp $D_CP "$D_OLD/." tree/ 2>/dev/null
+      cp $D_CP "$D_OLD/." tree 2>/dev/null
     else
+      mkdir tree
+      D_INTO=$PWD/tree
       (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_INTO/") <tops 2>/dev/null
     fi
     D_STATUS=$?

@@ -1,4 +1,4 @@
-# Remote commands of `run` and `copy`. Sent behind remote.sh and moments.sh, whose functions they use.
+# Remote commands of `run` and `copy`. Sent behind remote.sh and lock.sh, whose functions they use.
 
 # ---- run: as a hook is run, but in the login user's home ----------------------------------------------------------
 

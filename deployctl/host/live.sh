@@ -35,13 +35,6 @@ switch_to() { # TARGET [DIRECTORY]
   say live "$1"
 }
 
-record() { # behind a torn last line, as a crash leaves it, not onto it
-  [ -n "$1" ] || return 0
-  [ ! -s "$D_ROOT/.deployctl/history.jsonl" ] || [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl")" ] ||
-    printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
-  printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
-}
-
 # A switch that was given up may still come, on a host that is slow to kill it: without its directory it can't.
 fence_switch() {
   D_DIR=.deployctl/incoming/$D_RUN/switch

@@ -58,12 +58,14 @@ has_sum() { # FILE SHA256, for small ones: openssl takes 3 ms to begin
 
 # able WHAT: do the tools here know more than every host's do? Tried once, by the first command that asks, which says so.
 able() {
-  case " $D_ABLE " in
-  *" $1 "*) return 0 ;;
-  *" no-$1 "*) return 1 ;;
-  esac
+  is_able "$1" && return
+  ! is_unable "$1" || return
   if "can_$1" </dev/null >/dev/null 2>&1; then D_ABLE="$D_ABLE $1"; else D_ABLE="$D_ABLE no-$1" && return 1; fi
 }
+
+is_able() { case " $D_ABLE " in *" $1 "*) ;; *) return 1 ;; esac }
+
+is_unable() { case " $D_ABLE " in *" no-$1 "*) ;; *) return 1 ;; esac }
 
 # openssl uses the processor's SHA instructions, which most builds of sha256sum don't: 0.08 s for 80 MB instead of 0.28.
 can_openssl() { case $(openssl dgst -sha256 -r </dev/null) in e3b0c442*) ;; *) return 1 ;; esac; }
@@ -164,6 +166,13 @@ syncs_directories() { # where not even a file can be synced, that is a fault
   return "$D_STATUS"
 }
 
+record() { # behind a torn last line, as a crash leaves it, not onto it
+  [ -n "$1" ] || return 0
+  [ ! -s "$D_ROOT/.deployctl/history.jsonl" ] || [ -z "$(tail -c 1 "$D_ROOT/.deployctl/history.jsonl")" ] ||
+    printf '\n' >>"$D_ROOT/.deployctl/history.jsonl"
+  printf '%s\n' "$1" >>"$D_ROOT/.deployctl/history.jsonl" || blame "$D_ROOT/.deployctl" 32 "cannot write history.jsonl"
+}
+
 do_blame() { blame "$D_ROOT/.deployctl/incoming/$D_RUN" 20 "$D_WHY"; }
 
 # ---- probe: everything the plan needs to know, in one round trip; changes nothing ------------------------------
@@ -179,8 +188,6 @@ look_round() {
   for D_T in scp tar gzip zstd sha256sum shasum find awk readlink; do
     has "$D_T" && say tool "$D_T"
   done
-  ! able print || :
-  say able "$D_ABLE"
   D_DIR=$(nearest "$D_ROOT")
   say nearest "$D_DIR"
   [ -d "$D_DIR" ] || say not_a_directory "$D_DIR"
@@ -232,7 +239,7 @@ x"}
     (IFS='
 ' && set -f && for D_T in $D_T; do say history "$D_T"; done)
   fi
-  [ -z "${D_SCAN-}" ] || (scan)
+  [ -z "${D_SCAN-}" ] || (scan && say able "$D_ABLE") || :
 }
 
 # ---- prepare: our directories, and nothing of a dead run in them -----------------------------------------------

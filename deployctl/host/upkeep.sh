@@ -1,4 +1,4 @@
-# Remote commands that keep a deploy root tidy and look whether it is fit. Sent behind remote.sh and moments.sh.
+# Remote commands that keep a deploy root tidy and look whether it is fit. Sent behind remote.sh and lock.sh.
 
 # ---- prune -----------------------------------------------------------------------------------------------------
 # A release leaves releases/ by one rename into the directory of the run; only then does its manifest go, then its files.

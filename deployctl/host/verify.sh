@@ -176,9 +176,12 @@ same_lines() { # FILE: are the same lines there and in the input, in whatever or
 # Is every file of a release as its record lists it, and no directory newer than its manifest, so that nothing came, went or
 # was replaced? A second name for an inode moves the ctime of files, which are recorded anew then, and of no directory.
 as_recorded() { # ID, in releases
-  [ -f "../.deployctl/stats/$1" ] && able print || return 1
-  list_since "$1" '\n' | cmp -s - "../.deployctl/stats/$1" && return
-  list_since "$1" '\0' | tr '\000\n' '\n\001' | same_lines "../.deployctl/stats/$1" # in another order, or with odd names
+  [ -f "../.deployctl/stats/$1" ] && ! is_unable print || return 1
+  if [ -s "../.deployctl/stats/$1" ] && list_since "$1" '\n' 2>/dev/null | cmp -s - "../.deployctl/stats/$1"; then
+    is_able print || D_ABLE="$D_ABLE print" # as has just been seen
+    return
+  fi
+  able print && list_since "$1" '\0' | tr '\000\n' '\n\001' | same_lines "../.deployctl/stats/$1" # in another order, or with odd names
 }
 
 list_since() { (cd "$1" && find . -type f -printf "$D_LINE$2" -o -type d -cnewer "$D_ROOT/.deployctl/manifests/$1" -printf "/$2"); }
