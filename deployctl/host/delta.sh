@@ -162,7 +162,7 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 }
 
 # ---- build -------------------------------------------------------------------------------------------------------
-# The delta is an archive of two halves:
+# The delta is an archive of two halves, the second of which is `tree`:
 #     first/edit        the new manifest as lines of the base's ("= FROM TO") and lines of its own ("+LINE")
 #     first/unusable    what of the base must not be taken
 #     first/away        names of its files that the new tree has not, or has another of, each ended by a NUL
