@@ -100,8 +100,7 @@ def main() -> None:
     print(*lines, sep="\n")
     raw: dict[str, object] = {"machine": machine()}
     for scenario in chosen:
-        memory = Path("/dev/shm")
-        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        with tempfile.TemporaryDirectory() as name:  # on a disk, where what is released lies
             done = perform(scenario, arguments, Path(name))
         if done:
             print(*done[0], sep="\n", flush=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 HEAD = """# How fast it is, beside what people use instead
 
 `make bench` measures this and writes this page; the raw figures are in [benchmarks/](benchmarks/). All tools release the
-same trees to the same sshd processes on this one machine, in turn, several times over; hosts keep their directories in
-memory, so that no disk is measured. Since hosts and tools share the processors, a second that a host spends is a second
+same trees to the same sshd processes on this one machine, in turn, several times over. What is released lies on a disk, and has been
+read before; hosts keep their directories in memory, so that no disk is measured. Since hosts and tools share the processors, a second that a host spends is a second
 that everybody waits: with hosts of their own, all tools are faster, and those that are bound by the network come closer
 to each other.
 
