@@ -174,20 +174,45 @@ sums() { # the words of a command that prints "SHA256 *path" or "SHA256  path"
 # Hard links in an archive name files without a process for each, and whatever bytes their names have.
 
 build() {
+  build_upon
+  [ -d "$D_OLD" ] && [ -f "$D_TEXT" ] || fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
+  copy_base
+  : >manifest && : >away && : >check && : >modes || blame . 31 "cannot write a list"
+  if [ $D_SEEN = all ] && [ -n "$D_AT_ONCE" ]; then build_at_once; else build_in_halves; fi
+  built
+}
+
+build_upon() {
   D_OLD=$D_ROOT/releases/$D_BASE
   D_TEXT=$D_ROOT/.deployctl/manifests/$D_BASE
-  [ -d "$D_OLD" ] && [ -f "$D_TEXT" ] || fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
-  D_TRUST=
   D_STAT=$D_ROOT/.deployctl/stats/$D_BASE
+  D_TRUST=
   [ -f "$D_STAT" ] && able print && D_TRUST=1
   for D_T in tree first held; do
     [ ! -e "$D_T" ] || remove "$D_T"
   done
-  copy_base
-  : >manifest && : >away && : >check && : >modes || blame . 31 "cannot write a list"
-  if [ $D_SEEN = all ] && [ -n "$D_AT_ONCE" ]; then build_at_once; else build_in_halves; fi
+}
+
+built() {
+  D_BUILT=1
   lock_directories
   [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
+}
+
+# The same tree under another id, as a delta in which nothing travels: where all of it is as it was recorded.
+build_same() {
+  build_upon
+  [ -n "$D_TRUST" ] && [ -d "$D_OLD" ] && [ -f "$D_TEXT" ] || return
+  copy_base
+  [ $D_SEEN = all ] || return
+  D_GONE=first/away
+  mkdir first && : >"$D_GONE" && : >manifest && : >away && : >check && : >modes &&
+    printf '= 1 %s\n' "$(($(wc -l <"$D_TEXT")))" >first/edit || blame . 31 "cannot write a list"
+  D_AT_ONCE=1
+  sort_out_recorded same
+  take_away away
+  correct_modes
+  built
 }
 
 # What goes from the copy was told with the command, nothing gets a second name, and links there are none.
@@ -204,6 +229,7 @@ build_at_once() {
   D_GONE=first/away
   sort_out_recorded
   take_away away
+  correct_modes
 }
 
 build_in_halves() {
@@ -213,13 +239,17 @@ build_in_halves() {
   [ ! -s first/unusable ] || [ $D_SEEN = none ] || D_SEEN=some
   if [ $D_SEEN = all ]; then sort_out_recorded; else sort_out; fi
   take_away gone away
-  while IFS= read -r D_L; do # read would take spaces from the end of a name
-    chmod "${D_L%% *}" "tree/${D_L#* }"
-  done <modes
+  correct_modes
   own_files
   [ ! -f first/patches ] || write_patched
   untar "../$D_ARTIFACT" tree
   remove first
+}
+
+correct_modes() { # of directories, where somebody gave them others
+  while IFS= read -r D_L; do # read would take spaces from the end of a name
+    chmod "${D_L%% *}" "tree/${D_L#* }"
+  done <modes
 }
 
 take_away() {
@@ -311,26 +341,27 @@ open_directories() {
 # `manifest`, and what follows from it: files `away`, what is not in the new tree; `modes`, directories that somebody gave
 # another; `check`, entries to be hashed.
 # Where all files of the base are as recorded, the delta tells it of files, and the list of the base of all else.
-sort_out_recorded() {
+sort_out_recorded() { # [same]: no link travels
   awk "$D_ESCAPED"'
     function keep(text) {
       print text >"manifest"
       if (text ~ /^d/) mode[path_of(text)] = substr(text, 4, 3)
+      if (same && text ~ /^l/) stays[path_of(text)]
     }
     kind == "t" { line[++n] = $0; next }
     kind == "e" && /^=/ { for (i = $2; i <= $3; i++) keep(line[i]); next }
     kind == "e" {
       keep(substr($0, 2))
-      added[path_of(substr($0, 2))]
+      if (at_once) stays[path_of(substr($0, 2))]
       if (/^.f/) print substr($0, 2) >"check"
       next
     }
     {
       raw = substr($0, index($0, "./") + 2)
       path = escaped(raw)
-      if (!/^d/ || !(path in mode)) { if (!at_once || !(path in added)) print "./" raw }
+      if (!/^d/ || !(path in mode)) { if (!(path in stays)) print "./" raw }
       else if (raw == path && mode[path] ~ /^7/ && $2 != mode[path]) print mode[path] " " raw >"modes"
-    }' at_once="$D_AT_ONCE" kind=t "$D_TEXT" kind=e first/edit kind=b base >away || blame . 31 "cannot sort out what to take"
+    }' at_once="$D_AT_ONCE" same="${1-}" kind=t "$D_TEXT" kind=e first/edit kind=b base >away || blame . 31 "cannot sort out what to take"
   [ ! -s away ] || { tr '\n\001' '\000\n' <away >away.names && mv -f away.names away; } || blame . 31 "cannot sort out what to take"
 }
 

@@ -6,16 +6,17 @@ do_stage() {
   ! is_bulk || able openssl || :
   [ -z "$D_SENT" ] || arrived
   [ -z "$D_EARLY" ] || adopt
+  D_BUILT= # upon another release, of which the record says what need not be read
   case $D_FROM in
   upload | artifact) [ -n "$D_UNPACKED" ] || unpack "../$D_ARTIFACT" ;;
   delta) build ;;
-  copy) copy_release "$D_BASE" ;;
+  copy) build_same || copy_release "$D_BASE" ;;
   esac
   has_sum manifest "$D_TREE" || refuse_manifest
   note_tree
-  if [ "$D_FROM" = delta ]; then verify_built; else verify_tree tree manifest; fi ||
-    { D_DOOMED=../$D_ARTIFACT; blame . 33 "$D_WRONG"; }
-  [ "$D_FROM" != delta ] || [ -z "$D_HARD" ] || renew_base
+  if [ -n "$D_BUILT" ]; then verify_built; else verify_tree tree manifest; fi ||
+    { D_DOOMED=${D_ARTIFACT:+../$D_ARTIFACT}; blame . 33 "$D_WRONG"; }
+  [ -z "$D_BUILT" ] || [ -z "$D_HARD" ] || renew_base
   cd tree && share && cd .. || blame . 32 "cannot link shared files: $D_ERR"
   publish
   say able "$D_ABLE"
@@ -24,7 +25,7 @@ do_stage() {
 refuse_manifest() {
   [ "$D_FROM" != delta ] || has_sum "$D_TEXT" "$D_BASE_TREE" ||
     fail 33 "release $D_BASE, upon which the delta builds, is not what it was"
-  rm -rf "../$D_ARTIFACT"
+  [ -z "$D_ARTIFACT" ] || rm -rf "../$D_ARTIFACT"
   fail 33 "the manifest that arrived is not the one that was sent"
 }
 
@@ -112,7 +113,7 @@ publish() {
   D_ERR=$(mv -f manifest "../../manifests/$D_ID" 2>&1 && mv tree "../../../releases/$D_ID" 2>&1) ||
     blame "$D_ROOT" 32 "cannot move the release into place: $D_ERR"
   [ ! -f stat ] || mv -f stat "../../stats/$D_ID"
-  if [ "$D_FROM" = delta ] && [ -n "$D_HARD" ]; then
+  if [ -n "$D_BUILT" ] && [ -n "$D_HARD" ]; then
     sync_release
     settle_shared
   else

@@ -147,7 +147,8 @@ class Staging:
     def _local(self, member: Member, action: Action) -> Plan:
         artifact = artifact_name(self._tree.digest, self._codec(member))
         base = (self._choice.bases.get(member.name, ""), "")
-        return stage_plan(action, self._choice.release, self._tree, artifact=artifact, base=base)
+        links = self._run.inventory.release.links
+        return stage_plan(action, self._choice.release, self._tree, artifact=artifact, base=base, links=links)
 
     def _delta(self, member: Member, group: Group, there: str | None) -> Plan:
         archive = None if there else self._packer.archives[group.key, self._codec(member, group)]
