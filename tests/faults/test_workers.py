@@ -93,14 +93,14 @@ pid_t fork(void) {
 
 
 def test_fork_refused(make_scene: MakeScene, tmp_path: Path) -> None:
-    """With the packer and one worker all is done; without a worker nothing is."""
+    """With what reads the inventory, the packer and one worker all is done; without a worker nothing is."""
     scene = make_scene(3)
     env = {"LD_PRELOAD": str(compile_shim(REFUSED_FORKS, tmp_path))}
-    done = scene.push(env={**env, "FAULTS_FORKS": "2"})
+    done = scene.push(env={**env, "FAULTS_FORKS": "3"})
     assert done.code == 0, done.stderr
     check_invariants(scene, done)
     scene.change()
-    for forks in ("1", "0"):
+    for forks in ("2", "1", "0"):
         ended = scene.push(env={**env, "FAULTS_FORKS": forks})
         assert ended.code == 20, ended.stderr
         assert "cannot fork a worker" in ended.stderr
