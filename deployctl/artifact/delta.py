@@ -35,7 +35,9 @@ _OWNER_ALL = 0o700
 _ODD = b"\x01"  # stands for a newline in lists on hosts
 _OWNER_READS = 0o400
 MANY_BYTES = 8 << 10  # of names in a command
-_SIMPLE = re.compile(rb"[\n\x20-\x7e]*").fullmatch
+_SIMPLE = re.compile(
+    rb"[\x20-\x7e]+"
+).fullmatch  # a newline would part a name in two, and something else would be removed
 _UNIT = 4096  # what ranges of patches are multiples of
 _MAX_UNIT = 1 << 20
 
@@ -91,10 +93,10 @@ class Delta:
         None where it has to do more between two halves, or where names are many or odd.
         """
         between = self.unusable or self.moved or self.copied or self.twins or self.patches
-        names = b"\n".join([b"./" + path for path in self.away])
-        if between or not self.plain or len(names) > MANY_BYTES or not _SIMPLE(names):
+        if between or not self.plain or not all(_SIMPLE(path) for path in self.away):
             return None
-        return names.decode("ascii")
+        names = b"\n".join([b"./" + path for path in self.away])
+        return names.decode("ascii") if len(names) <= MANY_BYTES else None
 
     @property
     def worth(self) -> bool:

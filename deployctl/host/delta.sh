@@ -223,8 +223,13 @@ build_at_once() {
 '
     set -f
     # shellcheck disable=SC2086
-    rm -rf $D_AWAY
-  )
+    set -- $D_AWAY
+    for D_T; do case $D_T in ./*) ;; *) exit 1 ;; esac done
+    rm -rf "$@"
+  ) || blame . 33 "cannot remove what the new release has not"
+  [ -z "$D_LINKS" ] || { # through a link of somebody else, a tar would write elsewhere
+    sed -n 's/^[^d] [0-7]* //p' base | tr '\n\001' '\000\n' >links && take_away links
+  } || blame . 31 "cannot write a list"
   untar "../$D_ARTIFACT"
   D_GONE=first/away
   sort_out_recorded
@@ -286,7 +291,7 @@ look_at_base() {
   D_SEEN=all
   list_base '\n' -name "*$D_NL*" -printf / -o && cmp -s held "$D_STAT" && return
   list_base '\0' && tr '\000\n' '\n\001' <held >held.lines && mv -f held.lines held &&
-    tr '\000\n' '\n\001' <base >base.lines && mv -f base.lines base || { D_SEEN=none && D_TRUST= && return; }
+    tr '\000\n' '\n\001' <base >base.lines && mv -f base.lines base || { D_SEEN=none && D_TRUST= && rm -f held && return; }
   same_lines "$D_STAT" <held || D_SEEN=some
 }
 
@@ -321,7 +326,7 @@ take_base() { # OPTIONS…: with the modes it has, by the first way that cp know
       # shellcheck disable=SC2086
       cp $D_CP "$D_OLD/." tree 2>/dev/null
     else
-      mkdir tree
+      mkdir -m 755 tree # whatever the umask is
       D_INTO=$PWD/tree
       (cd "$D_OLD" && xargs -0 sh -c 'D_TO=$1; shift; [ $# = 0 ] || cp '"$D_CP"' "$@" "$D_TO"' sh "$D_INTO/") <tops 2>/dev/null
     fi
@@ -332,14 +337,17 @@ take_base() { # OPTIONS…: with the modes it has, by the first way that cp know
   return $D_STATUS
 }
 
-open_directories() {
-  [ $D_SEEN = none ] || grep -Eq '^d ([0-7]?[0-6][0-7][0-7]|[0-7][0-7]?) ' base 2>/dev/null || return 0
-  find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+open_directories() { # and D_LINKS says whether there is anything but files and directories
+  D_LINKS=
+  D_T=d
+  [ $D_SEEN = none ] || D_T=$(grep -E '^[^d]|^d ([0-7]?[0-6][0-7][0-7]|[0-7][0-7]?) ' base)
+  case $D_T in [!d]* | *"$D_NL"[!d]*) D_LINKS=1 ;; esac
+  case $D_T in d* | *"$D_NL"d*) find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null ;; esac
   return 0
 }
 
 # `manifest`, and what follows from it: files `away`, what is not in the new tree; `modes`, directories that somebody gave
-# another; `check`, entries to be hashed.
+# another; `check`, entries to be hashed, and how many, since some awks do not notice a full disk.
 # Where all files of the base are as recorded, the delta tells it of files, and the list of the base of all else.
 sort_out_recorded() { # [same]: no link travels
   awk "$D_ESCAPED"'
@@ -353,7 +361,7 @@ sort_out_recorded() { # [same]: no link travels
     kind == "e" {
       keep(substr($0, 2))
       if (at_once) stays[path_of(substr($0, 2))]
-      if (/^.f/) print substr($0, 2) >"check"
+      if (/^.f/) { print substr($0, 2) >"check"; checks++ }
       next
     }
     {
@@ -361,7 +369,8 @@ sort_out_recorded() { # [same]: no link travels
       path = escaped(raw)
       if (!/^d/ || !(path in mode)) { if (!(path in stays)) print "./" raw }
       else if (raw == path && mode[path] ~ /^7/ && $2 != mode[path]) print mode[path] " " raw >"modes"
-    }' at_once="$D_AT_ONCE" same="${1-}" kind=t "$D_TEXT" kind=e first/edit kind=b base >away || blame . 31 "cannot sort out what to take"
+    }
+    END { print "end " checks + 0 >"check" }' at_once="$D_AT_ONCE" same="${1-}" kind=t "$D_TEXT" kind=e first/edit kind=b base >away || blame . 31 "cannot sort out what to take"
   [ ! -s away ] || { tr '\n\001' '\000\n' <away >away.names && mv -f away.names away; } || blame . 31 "cannot sort out what to take"
 }
 
@@ -386,7 +395,7 @@ sort_out() {
       same = $0 in base && !(path in lost)
       if (type == "d" || (type == "f" && same)) keeps[path] = type
       if (type == "d") { mode[path] = substr($0, 4, 3) }
-      if (type == "f" && (!same || !(path in trusted))) print >"check"
+      if (type == "f" && (!same || !(path in trusted))) { print >"check"; checks++ }
       next
     }
     {
@@ -396,7 +405,8 @@ sort_out() {
       path = escaped(raw)
       if (keeps[path] != type) print "./" raw
       else if (type == "d" && raw == path && mode[path] ~ /^7/ && $2 != "-" && $2 != mode[path]) print mode[path] " " raw >"modes"
-    }' kind=u first/unusable kind=r "$D_RECORD" kind=s "$D_LOOK" kind=b "$D_TEXT" kind=n manifest kind=l - |
+    }
+    END { print "end " checks + 0 >"check" }' kind=u first/unusable kind=r "$D_RECORD" kind=s "$D_LOOK" kind=b "$D_TEXT" kind=n manifest kind=l - |
     tr '\n\001' '\000\n' >away || blame . 31 "cannot sort out what to take"
 }
 
@@ -498,7 +508,7 @@ verify_built() { # names, modes, link texts and sizes of everything, content of 
     D_WRONG="files of $D_BASE were written to while they were linked"
     return 1
   fi
-  verify_content tree check
+  verify_content tree check counted
 }
 
 # Is everything that is not checked what the base had before it was linked? Files `renewed`, the record of what is shared as it
@@ -506,6 +516,7 @@ verify_built() { # names, modes, link texts and sizes of everything, content of 
 is_shared() {
   : >renewed && : >unshared && awk "$D_ESCAPED$D_SAME"'
     kind == "h" { held[same($0)]; next }
+    kind == "c" && /^end / { next }
     kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check["./" path]; next }
     {
       now = same($0)

@@ -3,7 +3,7 @@
 do_activate() {
   cd "$D_ROOT/releases" 2>/dev/null || { prove_lock && fail 32 "cannot enter $D_ROOT/releases"; }
   is_as_staged || { prove_lock && fail 33 "$D_WRONG"; } # whoever took the lock may have removed what was looked at
-  cd .. # of this very directory, wherever it is now
+  cd -P .. || fail 32 "cannot enter $D_ROOT"
   prove_lock
   record "$D_RECORD"
   switch_to "releases/$D_ID"

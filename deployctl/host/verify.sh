@@ -13,14 +13,14 @@ verify_tree() { # DIR MANIFEST: names, types, modes and link texts at once, then
 }
 
 # One look at the tree in the directory of the run, before its content is looked at: its record goes to `stat`, and D_LISTED says
-# whether all that is in the manifest is there, with its size, and no more.
+# whether all that is in the manifest is there, with its size, and no more, and the record was written.
 note_tree() {
   D_LISTED=
   able print || return 0
   if [ -z "$D_ODD" ]; then # what has a newline in its name there is none of ours
-    D_GOT=$(list_tree '\n' | sort | $D_SUMS)
+    D_GOT=$({ list_tree '\n' || echo failed; } | sort | $D_SUMS)
   else
-    D_GOT=$(list_tree '\0' | tr '\000\n' '\n\001' | sort | $D_SUMS)
+    D_GOT=$({ list_tree '\0' || echo failed; } | tr '\000\n' '\n\001' | sort | $D_SUMS)
     tr '\000\n' '\n\001' <stat >stat.lines && mv -f stat.lines stat || blame . 31 "cannot write a list"
   fi
   [ "${D_GOT%% *}" != "$D_SIZES" ] || D_LISTED=1
@@ -79,13 +79,17 @@ misshapen() { # a few differing names for the message; names with odd bytes may 
   rm -f "$D_ROOT/.deployctl/incoming/$D_RUN/expected"
 }
 
-verify_content() {
+verify_content() { # DIR LIST [counted]: a manifest, or some lines of one and `end` with their number
   lists
-  : >"$D_LISTS/odd" && : >"$D_LISTS/sums" && awk -v sums="$D_LISTS/sums" -v odd="$D_LISTS/odd" "$D_OCTAL"'
+  : >"$D_LISTS/odd" && : >"$D_LISTS/sums" && D_N=$(D_LISTS=$D_LISTS awk "$D_OCTAL"'
+    BEGIN { sums = ENVIRON["D_LISTS"] "/sums"; odd = ENVIRON["D_LISTS"] "/odd" }
+    /^end / { want = $2 }
     !/^f/ { next }
     { sum = $4; sub(/^f [0-7]* [0-9]* [0-9a-f]* /, "") }
-    /\\/ { print sum "\n" octal($0) >odd; next }
-    { print sum " *./" $0 >sums }' "$2" || blame "$D_LISTS" 31 "cannot write a list"
+    /\\/ { print sum "\n" octal($0) >odd; odds++; next }
+    { print sum " *./" $0 >sums; n++ }
+    END { print (!counted || (want != "" && want == n + odds) ? n + 0 " " odds + 0 : "lost") }' counted="${3-}" "$2") || blame "$D_LISTS" 31 "cannot write a list"
+  [ "$(($(wc -l <"$D_LISTS/sums"))) $(($(wc -l <"$D_LISTS/odd") / 2))" = "$D_N" ] || blame "$D_LISTS" 31 "cannot write a list"
   (
     cd "$1" || exit 1
     if [ -s "$D_LISTS/sums" ] && ! sums_match && ! sha -c "$D_LISTS/sums" >/dev/null 2>&1; then

@@ -46,9 +46,10 @@ class GivenUp(OSError):  # noqa: N818 - as NotSsh
     """The kernel has given up a connection whose other end acknowledges nothing."""
 
 
-def _told(error: TimeoutError) -> OSError:
+def _refuse_given_up(error: TimeoutError) -> None:
     """The kernel's ETIMEDOUT is a TimeoutError to Python, which paramiko takes for a pause."""
-    return GivenUp(error.errno, error.strerror) if error.errno == errno.ETIMEDOUT else error
+    if error.errno == errno.ETIMEDOUT:
+        raise GivenUp(error.errno, error.strerror) from error
 
 
 class Wire:
@@ -80,7 +81,8 @@ class Wire:
         try:
             data = self._stream.recv(AHEAD_BYTES)
         except TimeoutError as error:
-            raise _told(error) from error
+            _refuse_given_up(error)
+            raise
         if data:
             self.heard_at = time.monotonic()
             self.received += len(data)
@@ -99,7 +101,8 @@ class Wire:
         try:
             count = self._stream.send(data)
         except TimeoutError as error:
-            raise _told(error) from error
+            _refuse_given_up(error)
+            raise
         self.sent += count
         return count
 

@@ -11,12 +11,13 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from deployctl.inventory.config import Inventory
 
 READER = "deployctl.inventory.load"
 CHUNK_BYTES = 1 << 20
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def read_inventory(path: str, needed: Callable[[], object]) -> Inventory:
@@ -40,11 +41,15 @@ def _reading(path: str) -> Iterator[Callable[[], Inventory | None]]:
     if READER not in sys.modules:
         with contextlib.suppress(OSError):
             results, end = os.pipe()
+            held = signal.pthread_sigmask(
+                signal.SIG_BLOCK, STOPS
+            )  # what hears them is ours, not that process's
             try:
                 pid = os.fork()
                 if pid == 0:
-                    _read_and_tell(path, end)
+                    _read_and_tell(path, end, held)
             finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
                 os.close(end)
     try:
         yield lambda: _take(results) if pid else None
@@ -57,9 +62,12 @@ def _reading(path: str) -> Iterator[Callable[[], Inventory | None]]:
                 os.waitpid(pid, 0)
 
 
-def _read_and_tell(path: str, end: int) -> None:
+def _read_and_tell(path: str, end: int, held: Iterable[int]) -> None:
     """The process: end without a word where the inventory is not as it should be."""
     try:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         data = pickle.dumps(_load(path))
         with os.fdopen(end, "wb", closefd=False) as pipe:
             pipe.write(len(data).to_bytes(8, "big") + data)

@@ -174,7 +174,7 @@ def test_random_trees(tmp_path: Path, seed: str, kind: str, userland: str, links
     tree, hand = tmp_path / "tree", chance.random() < 0.5
     grow(tree, chance, plain=plain)
     old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
-    host = Host(tmp_path / "root", shell, path)
+    host = Host(tmp_path / "r\\to o't", shell, path)
     host.hold(tree, old, recorded=chance.random() < 0.8)
     place = host.root / "releases" / OLD
     if hand:  # somebody was here
@@ -205,3 +205,71 @@ def test_random_trees(tmp_path: Path, seed: str, kind: str, userland: str, links
         assert str(answer.one("fail")).startswith("33 "), answer.fields
         assert not (host.root / "releases" / NEW).exists()
     assert (look(place), {name: entry[:3] for name, entry in listing(place).items()}) == before
+
+
+def test_a_newline_in_a_name_is_never_a_second_name(tmp_path: Path) -> None:
+    """What goes is told as lines, and each is removed: `x`, newline, `/victim/file` would be two."""
+    tree = tmp_path / "tree"
+    odd = tree / "x\n" / str(tmp_path)[1:] / "victim"
+    odd.parent.mkdir(parents=True)
+    odd.write_text("x")
+    old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    shutil.rmtree(tree / "x\n")
+    (tree / "new").write_text("new")
+    new = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    assert compare(old, new).away_names is None
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+@pytest.mark.parametrize("tar", ["tar", "busybox"])
+def test_nothing_is_unpacked_through_a_link_that_somebody_put_there(
+    tmp_path: Path, tar: str, links: str
+) -> None:
+    if (found := shutil.which(tar)) is None:
+        pytest.skip(f"{tar} is missing")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/tar").symlink_to(found)
+    host = Host(tmp_path / "root", ["sh", "-s"], f"{tmp_path / 'tools'}:{os.defpath}")
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "s").mkdir(parents=True)
+    outside.mkdir()
+    for number in range(20):
+        (tree / f"s/{number}").write_bytes(os.urandom(2000))
+    old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    host.hold(tree, old, recorded=True)
+    (host.root / "releases" / OLD / "s/up").symlink_to(outside)
+    (tree / "s/up").mkdir()
+    (tree / "s/up/f").write_text("new")
+    walked = walk(tree, exclude=[], shared=Shared(), allow_empty=True)
+    answer = host.build(
+        walked, old, read_manifest(walked), host.unusable(), hard=links == "hard", out=tmp_path
+    )
+    assert host.at_once
+    assert list(outside.iterdir()) == []
+    assert answer.status == 0, answer.fields
+    assert look(host.root / "releases" / NEW) == look(tree)
+
+
+@pytest.mark.parametrize("lost", ["sums", "check"])
+def test_a_list_that_an_awk_cut_short_proves_nothing(tmp_path: Path, lost: str) -> None:
+    """As busybox's does on a full disk, with status 0."""
+    tools, real = tmp_path / "tools", shutil.which("awk")
+    tools.mkdir()
+    (tools / "awk").write_text(
+        f'#!/bin/sh\n{real} "$@"\nstatus=$?\nfor file in {lost} "${{D_LISTS-.}}/{lost}"; do\n'
+        '  [ ! -s "$file" ] || { head -n 1 "$file" >"$file.1" && mv "$file.1" "$file"; }\ndone\nexit $status\n'
+    )
+    (tools / "awk").chmod(0o755)
+    host = Host(tmp_path / "root", ["sh", "-s"], f"{tools}:{os.defpath}")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(20):
+        (tree / f"f{number}").write_bytes(os.urandom(2000))
+    old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    host.hold(tree, old, recorded=True)
+    for number in range(3):
+        (tree / f"f{number}").write_bytes(os.urandom(2000))
+    walked = walk(tree, exclude=[], shared=Shared(), allow_empty=True)
+    answer = host.build(walked, old, read_manifest(walked), host.unusable(), hard=False, out=tmp_path)
+    assert (answer.one("fail") or "").startswith("31 cannot write a list"), answer.fields
+    assert not (host.root / "releases" / NEW).exists()

@@ -53,7 +53,7 @@ def test_what_is_wrong_is_told_as_ever(tmp_path: Path) -> None:
     [
         "import deployctl.inventory.ahead as a; a._read_and_tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
         "def fork(): raise BlockingIOError(11, 'no more')\nos.fork = fork",
-        "import deployctl.inventory.ahead as a; a._read_and_tell = lambda _, end: (os.write(end, b'half'), os._exit(0))",
+        "import deployctl.inventory.ahead as a; a._read_and_tell = lambda _, end, *more: (os.write(end, b'half'), os._exit(0))",
     ],
 )
 def test_where_there_is_no_such_process_it_is_read_here(before: str) -> None:
