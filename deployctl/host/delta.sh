@@ -11,7 +11,7 @@ function path_of(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, "", line); return line
 function listed(line) { sub(/^[^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \.\//, "", line); return line }
 '
 D_SAME='
-function same(line) { sub(/ [^ ]* \.\//, " ./", line); return line } # without its ctime
+function same(  at) { at = index($0, " ./"); return substr($0, 1, at - 2 - length($5)) substr($0, at) } # the line without its ctime
 '
 
 # Another name for an inode moves its ctime, and so does one less. What was as recorded before, and differs in nothing else
@@ -30,8 +30,8 @@ renew_record() { # ID
   if ! cmp -s "$D_HELD" "$D_STAT" || ! cut -d' ' -f1-4,6- "$D_HELD.now" | cmp -s - "$D_HELD.same"; then
     awk "$D_SAME"'
       kind == "r" { recorded[$0]; next }
-      kind == "h" { if ($0 in recorded) held[same($0)]; next }
-      same($0) in held' kind=r "$D_STAT" kind=h "$D_HELD" kind=n "$D_HELD.now" >"$D_HELD.new" &&
+      kind == "h" { if ($0 in recorded) held[same()]; next }
+      same() in held' kind=r "$D_STAT" kind=h "$D_HELD" kind=n "$D_HELD.now" >"$D_HELD.new" &&
       mv -f "$D_HELD.new" "$D_HELD.now" || { rm -f "$D_STAT" "$D_HELD" "$D_HELD".*; return 0; }
   fi
   mv -f "$D_HELD.now" "$D_STAT"
@@ -44,7 +44,7 @@ renew_base() {
   [ $D_SEEN = all ] && (cd "$D_OLD" && xargs -0 sh -c "[ \$# = 0 ] || find \"\$@\" -prune -type f -printf '$D_LINE\\0'" sh) <"$D_GONE" |
     tr '\000\n' '\n\001' | awk "$D_SAME"'
       kind == "u" { left[$0]; n++; next }
-      same($0) in left { print; n-- }
+      same() in left { print; n-- }
       END { exit n != 0 }' kind=u unshared kind=g - >>renewed && mv -f renewed "$D_STAT" || renew_record "$D_BASE"
 }
 
@@ -515,11 +515,11 @@ verify_built() { # names, modes, link texts and sizes of everything, content of 
 # is now, and `unshared`, what else the base had, without ctimes.
 is_shared() {
   : >renewed && : >unshared && awk "$D_ESCAPED$D_SAME"'
-    kind == "h" { held[same($0)]; next }
+    kind == "h" { held[same()]; next }
     kind == "c" && /^end / { next }
     kind == "c" { path = path_of($0); gsub(/\\x01/, "\\x0a", path); check["./" path]; next }
     {
-      now = same($0)
+      now = same()
       if (now in held) { print >"renewed"; delete held[now] }
       else if (!(escaped(path_of(now)) in check)) wrong = 1
     }
