@@ -40,7 +40,7 @@ from deployctl.release.plan import WHOLE, Archive, Group, Tree
 
 STARVED_HINT = "packing needs memory and space: close other programs, or raise the limit of this run (ulimit -v, its container)"
 # Of content, from which on parts are announced: what is less is packed while hosts are probed.
-EARLY_BYTES = 128 << 20
+EARLY_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
