@@ -150,6 +150,8 @@ class _End:
         took = numbers.seconds(float(self.finished.get("elapsed_s") or 0))
         if not self.hosts:
             return [f"{self.command}: {outcome}"]
+        if outcome == "failed" and not failed and self._stopped():  # the answer to a question was no
+            return [f"{self.command}: no host changed", *self._stopped()]
         if outcome == "ok" or not failed:
             return [f"{self.command}: {outcome} on {self._folded(self.hosts)} in {took}"]
         count = f"{len(failed)} of {numbers.hosts(len(self.hosts))}"

@@ -51,9 +51,9 @@ def _perform(run: Run, question: Callable[[], Question] | None) -> Result:
     if locked and not run.fleet.stopping():
         _take_away(run, [member for member in asked if member.name in locked], locked, question)
     run.take_back()
-    if run.declined or run.loop.signals.count:
-        return run.finish(Outcome.ABORTED)
-    failed = any(member.failed for member in run.fleet)
+    if run.loop.signals.count:
+        return run.finish(Outcome.ABORTED)  # which is told as interrupted
+    failed = run.declined or any(member.failed for member in run.fleet)
     return run.finish(Outcome.FAILED, code=Exit.ABORTED) if failed else run.finish(Outcome.OK)
 
 

@@ -82,6 +82,9 @@ def test_it_asks_on_a_terminal(lab: Lab, site: Path, answer: str, code: int) -> 
     assert f"process {running.process.pid}" in terminal.said
     terminal.type(f"{answer}\n")
     assert terminal.exit_code() == code
+    if answer == "n":
+        assert "unlock: no host changed" in terminal.said
+        assert "the answer was no" in terminal.said
     sign.unlink()
     ended = running.finish()
     assert (ended.code == 0) is (answer == "n")
