@@ -10,7 +10,7 @@ from typing import Any
 
 from deployctl.host.plan import room_kib
 from deployctl.release.member import Member
-from deployctl.release.packing import Packer
+from deployctl.release.packer import Packer
 from deployctl.release.run import Run
 
 

@@ -27,7 +27,8 @@ from deployctl.release.local import build
 from deployctl.release.loop import LeaveAtOnce
 from deployctl.release.member import Member
 from deployctl.release.options import Options
-from deployctl.release.packing import Packer, Source
+from deployctl.release.packer import Packer
+from deployctl.release.packing import Source
 from deployctl.release.plan import Choice, Tree, allowed_failures, choose, group_of
 from deployctl.release.prune import prune_after
 from deployctl.release.result import Result

@@ -14,7 +14,7 @@ from deployctl.host.layout import artifact_name
 from deployctl.host.plan import Action, Plan
 from deployctl.release.bases import Bases
 from deployctl.release.member import Member
-from deployctl.release.packing import Packer
+from deployctl.release.packer import Packer
 from deployctl.release.plan import Archive, Choice, Group, Tree, codec_for, codecs, group_of, stage_plan
 from deployctl.release.run import Run
 
