@@ -26,7 +26,7 @@ wrong_links() { # of those whose text is known by its digest alone: each text in
   case $D_FOUND in *"
 link "*) ;; *) return ;; esac
   D_TEXTS=$D_LISTS/texts
-  mkdir "$D_TEXTS" 2>/dev/null && printf '%s\n' "$D_FOUND" | awk -v dir="$D_TEXTS" '
+  mkdir "$D_TEXTS" 2>/dev/null && printf '%s\n' "$D_FOUND" | D_TEXTS=$D_TEXTS awk '
     function put(s, newline, file, i) {
       file = dir "/" ++n
       byte["0a"] = newline
@@ -39,7 +39,7 @@ link "*) ;; *) return ;; esac
       print $2 "  " n >(dir "/sums")
       print path >(dir "/names")
     }
-    BEGIN { for (i = 1; i < 256; i++) byte[sprintf("%02x", i)] = sprintf("%c", i) }
+    BEGIN { dir = ENVIRON["D_TEXTS"]; for (i = 1; i < 256; i++) byte[sprintf("%02x", i)] = sprintf("%c", i) }
     $1 == "link" && $2 != "-" {
       at = index($0, "\t")
       path = substr($0, 71, at - 71)

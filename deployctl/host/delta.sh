@@ -203,11 +203,12 @@ built() {
 build_same() {
   build_upon
   [ -n "$D_TRUST" ] && [ -d "$D_OLD" ] && [ -f "$D_TEXT" ] || return
+  D_ALL_OR_NONE=1
   copy_base
   [ $D_SEEN = all ] || return
   D_GONE=first/away
   mkdir first && : >"$D_GONE" && : >manifest && : >away && : >check && : >modes &&
-    printf '= 1 %s\n' "$(($(wc -l <"$D_TEXT")))" >first/edit || blame . 31 "cannot write a list"
+    D_N=$(wc -l <"$D_TEXT") && printf '= 1 %s\n' "$((D_N))" >first/edit || blame . 31 "cannot write a list"
   D_AT_ONCE=1
   sort_out_recorded same
   take_away away
@@ -217,6 +218,7 @@ build_same() {
 
 # What goes from the copy was told with the command, nothing gets a second name, and links there are none.
 build_at_once() {
+  remove_links
   [ -z "$D_AWAY" ] || (
     cd tree || exit
     IFS='
@@ -227,9 +229,6 @@ build_at_once() {
     for D_T; do case $D_T in ./*) ;; *) exit 1 ;; esac done
     rm -rf "$@"
   ) || blame . 33 "cannot remove what the new release has not"
-  [ -z "$D_LINKS" ] || { # through a link of somebody else, a tar would write elsewhere
-    sed -n 's/^[^d] [0-7]* //p' base | tr '\n\001' '\000\n' >links && take_away links
-  } || blame . 31 "cannot write a list"
   untar "../$D_ARTIFACT"
   D_GONE=first/away
   sort_out_recorded
@@ -237,7 +236,12 @@ build_at_once() {
   correct_modes
 }
 
+# Through a link that somebody put there, files elsewhere would be removed, and some tars would write there. Those of the new
+# release all travel.
+remove_links() { find tree ! -type f ! -type d -exec rm -f {} + || blame . 33 "cannot remove links"; }
+
 build_in_halves() {
+  remove_links
   untar "../$D_ARTIFACT" first
   D_GONE=gone
   mv -f first/away gone
@@ -270,6 +274,8 @@ copy_base() {
   D_HELD=$PWD/held
   if [ -n "$D_HARD" ]; then
     look_at_base
+    # What is linked gets another ctime, and its record is made anew only when something comes of it.
+    [ -z "${D_ALL_OR_NONE-}" ] || [ $D_SEEN = all ] || return 0
     take_base -RPpl && open_directories && return
     D_HARD=
     D_SEEN=none
@@ -334,15 +340,18 @@ take_base() { # OPTIONS…: with the modes it has, by the first way that cp know
     [ $D_STATUS != 0 ] || break
   done
   umask 022
+  own_root
   return $D_STATUS
 }
 
-open_directories() { # and D_LINKS says whether there is anything but files and directories
-  D_LINKS=
-  D_T=d
-  [ $D_SEEN = none ] || D_T=$(grep -E '^[^d]|^d ([0-7]?[0-6][0-7][0-7]|[0-7][0-7]?) ' base)
-  case $D_T in [!d]* | *"$D_NL"[!d]*) D_LINKS=1 ;; esac
-  case $D_T in d* | *"$D_NL"d*) find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null ;; esac
+own_root() { # the release's own directory may have any mode; one that hands down its group gave that to all of them
+  [ ! -g tree ] || find tree -type d -perm -2000 -exec chmod g-s {} +
+  { [ -r tree ] && [ -w tree ] && [ -x tree ]; } || chmod 755 tree
+}
+
+open_directories() {
+  [ $D_SEEN = none ] || grep -Eq '^d ([0-7]?[0-6][0-7][0-7]|[0-7][0-7]?) ' base || return 0
+  find tree -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
   return 0
 }
 
@@ -462,6 +471,7 @@ begin_patched() { # NUMBER FROM SIZE, with D_B and D_NAME
   D_FILE=$(printf '%bx' "$D_NAME")
   D_FILE=$D_OLD/${D_FILE%x}
   D_OVER=1
+  [ -f "$D_FILE" ] && [ ! -L "$D_FILE" ] || return
   if [ "$2" = - ]; then
     D_OVER=
     : >decoded

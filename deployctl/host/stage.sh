@@ -101,6 +101,7 @@ copy_release() {
   remove tree
   D_ERR=$(cp -f "../../manifests/$1" manifest 2>&1) || blame . 33 "cannot copy the manifest of $1: $D_ERR"
   D_ERR=$(cp -RPp "../../../releases/$1" tree 2>&1) || blame . 33 "cannot copy release $1: $D_ERR"
+  own_root
 }
 
 publish() {

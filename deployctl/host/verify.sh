@@ -67,6 +67,9 @@ shape() {
         find . ! -name . -type "${D_M%%:*}" -perm "${D_M#*:}" -print0 | tr '\000\n' '\n\001' |
           sed "s/^/${D_M%%:*} ${D_M#*:} /"
       done
+      set -- ! -type l # and what is of no type and mode that is wanted
+      for D_M in $D_MODES; do set -- "$@" ! \( -type "${D_M%%:*}" -perm "${D_M#*:}" \); done
+      find . ! -name . "$@" -print0 | tr '\000\n' '\n\001' | sed 's/^/other /'
       find . -type l -exec sh -c "$D_LINK_LINES" "$D_STX" {} +
     fi
   ) | sort
@@ -89,7 +92,8 @@ verify_content() { # DIR LIST [counted]: a manifest, or some lines of one and `e
     /\\/ { print sum "\n" octal($0) >odd; odds++; next }
     { print sum " *./" $0 >sums; n++ }
     END { print (!counted || (want != "" && want == n + odds) ? n + 0 " " odds + 0 : "lost") }' counted="${3-}" "$2") || blame "$D_LISTS" 31 "cannot write a list"
-  [ "$(($(wc -l <"$D_LISTS/sums"))) $(($(wc -l <"$D_LISTS/odd") / 2))" = "$D_N" ] || blame "$D_LISTS" 31 "cannot write a list"
+  D_T=$(wc -l <"$D_LISTS/sums") && D_Y=$(wc -l <"$D_LISTS/odd") && [ "$((D_T)) $((D_Y / 2))" = "$D_N" ] ||
+    blame "$D_LISTS" 31 "cannot write a list"
   (
     cd "$1" || exit 1
     if [ -s "$D_LISTS/sums" ] && ! sums_match && ! sha -c "$D_LISTS/sums" >/dev/null 2>&1; then

@@ -273,3 +273,35 @@ def test_a_list_that_an_awk_cut_short_proves_nothing(tmp_path: Path, lost: str) 
     answer = host.build(walked, old, read_manifest(walked), host.unusable(), hard=False, out=tmp_path)
     assert (answer.one("fail") or "").startswith("31 cannot write a list"), answer.fields
     assert not (host.root / "releases" / NEW).exists()
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("userland", ["sh", "busybox"])
+def test_a_directory_that_became_a_link_loses_nothing_elsewhere(
+    tmp_path: Path, userland: str, plain: bool, links: str
+) -> None:
+    """Somebody moved a directory of the live release to another place and left a link: what is there is theirs."""
+    path, shell = os.defpath, ["sh", "-s"]
+    if userland == "busybox":
+        path, shell = str(busybox_tools(tmp_path / "tools")), [shutil.which("busybox") or "", "sh", "-s"]
+    host, tree, outside = Host(tmp_path / "root", shell, path), tmp_path / "tree", tmp_path / "outside"
+    (tree / "up").mkdir(parents=True)
+    for number in range(5):
+        (tree / f"up/{number}").write_bytes(os.urandom(2000))
+    if not plain:
+        (tree / "link").symlink_to("up")
+    old = read_manifest(walk(tree, exclude=[], shared=Shared(), allow_empty=True))
+    host.hold(tree, old, recorded=True)
+    place = host.root / "releases" / OLD / "up"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before = look(outside)
+    (tree / "up/1").write_bytes(b"new")
+    (tree / "up/2").unlink()
+    walked = walk(tree, exclude=[], shared=Shared(), allow_empty=True)
+    new = read_manifest(walked)
+    for lost in (host.unusable(), []):  # as the probe saw it, and as if it had been done after the probe
+        host.build(walked, old, new, lost, hard=links == "hard", out=tmp_path)
+        assert look(outside) == before
+        shutil.rmtree(host.root / "releases" / NEW, ignore_errors=True)

@@ -80,3 +80,20 @@ def test_a_file_that_was_edited_there_is_not_taken(make_with: MakeWith, tree: Si
     arrived(lab, third, tree.root.with_name("first"))
     assert ways(third)[0] == "copy"
     assert way(third) != "copy"
+
+
+@pytest.mark.parametrize("tools", ["gnu", "busybox"])
+def test_what_was_put_there_is_not_taken(make_with: MakeWith, tree: Site, tools: str) -> None:
+    """Files and directories of modes that the release has nowhere: busybox's find can't list them all at once."""
+    lab = make_with(tools)
+    [place] = lab
+    first_tree = tree.root.with_name("first")
+    shutil.copytree(tree.root, first_tree, symlinks=True)
+    first = lab.push(first_tree)
+    tree.fill("d0/f00")
+    lab.push(tree.root)
+    cache = release_of(place, first) / "cache"
+    cache.mkdir(mode=0o700)
+    (cache / "session").write_text("x")
+    (cache / "session").chmod(0o600)
+    arrived(lab, lab.push(first_tree), first_tree)
