@@ -97,11 +97,11 @@ lock_directories() {
   done
 }
 
-copy_release() {
-  remove tree
+copy_release() { # of which not all is as recorded, so that all of it will be read; it may have been copied by now
+  [ -d tree ] || D_ERR=$(cp -RPp "../../../releases/$1" tree 2>&1) || blame . 33 "cannot copy release $1: $D_ERR"
   D_ERR=$(cp -f "../../manifests/$1" manifest 2>&1) || blame . 33 "cannot copy the manifest of $1: $D_ERR"
-  D_ERR=$(cp -RPp "../../../releases/$1" tree 2>&1) || blame . 33 "cannot copy release $1: $D_ERR"
   own_root
+  lock_directories
 }
 
 publish() {
