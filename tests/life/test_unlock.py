@@ -74,6 +74,19 @@ def test_yes_takes_it_and_the_run_that_had_it_changes_nothing(lab: Lab, site: Pa
     assert lab.live == lab.serves(again.release)
 
 
+def test_a_no_is_a_failure_in_json(lab: Lab, site: Path) -> None:
+    running, sign = holding(lab, site)
+    terminal = Terminal(lab, "unlock", "-o", "json")
+    terminal.read_until("[y/N]")
+    terminal.type("n\n")
+    assert terminal.exit_code() == 20
+    [line] = [line for line in terminal.said.splitlines() if '"run_finished"' in line]
+    last = json.loads(line[line.index("{") :])
+    assert (last["outcome"], last["exit_code"]) == ("failed", 20)
+    sign.unlink()
+    assert running.finish().code == 0
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 20)])
 def test_it_asks_on_a_terminal(lab: Lab, site: Path, answer: str, code: int) -> None:
     running, sign = holding(lab, site)
