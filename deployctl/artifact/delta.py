@@ -35,9 +35,8 @@ _OWNER_ALL = 0o700
 _ODD = b"\x01"  # stands for a newline in lists on hosts
 _OWNER_READS = 0o400
 MANY_BYTES = 8 << 10  # of names in a command
-_SIMPLE = re.compile(
-    rb"[\x20-\x7e]+"
-).fullmatch  # a newline would part a name in two, and something else would be removed
+# A newline would part a name in two, and something else would be removed.
+_SIMPLE = re.compile(rb"[\x20-\x7e]+").fullmatch
 _UNIT = 4096  # what ranges of patches are multiples of
 _MAX_UNIT = 1 << 20
 

@@ -55,10 +55,10 @@ class Plan:
     parts: int = 1  # in which the artifact travels
     odd: bool = False  # a name or the text of a link holds a newline
     away: str | None = (
-        None  # of a delta that can be unpacked at once: what goes from the copy before, a line each
+        None  # of a delta that is unpacked at once: what goes from the copy before, a line each
     )
     content_bytes: int = 0  # that the host reads
-    many: bool = False  # entries
+    many: bool = False  # so many entries that it looks how it copies best
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -35,7 +35,7 @@ _HOMES = {"json_schema": "deployctl.inventory.as_json", "load_inventory": "deplo
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs pydantic when it is asked for: a run uses an inventory that was read elsewhere (cli/ahead.py)."""
+    """Load what needs pydantic when it is asked for: a run uses an inventory that was read elsewhere (ahead.py)."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,9 +41,8 @@ def _reading(path: str) -> Iterator[Callable[[], Inventory | None]]:
     if READER not in sys.modules:
         with contextlib.suppress(OSError):
             results, end = os.pipe()
-            held = signal.pthread_sigmask(
-                signal.SIG_BLOCK, STOPS
-            )  # what hears them is ours, not that process's
+            # What hears these is ours, and not for that process.
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             try:
                 pid = os.fork()
                 if pid == 0:
