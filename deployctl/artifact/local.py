@@ -28,17 +28,21 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Part(NamedTuple):
-    """A range of a file; the ranges follow each other from its beginning."""
+    """A range of a file; the ranges follow each other from its beginning.
+
+    `bare_bytes` is that of the first slice of a file that travels as it is: the length of all its slices.
+    """
 
     size_bytes: int
     sha256: str
+    bare_bytes: int = 0
 
 
 OnPart = Callable[[Path, Part], None]
 
 
 def part_bytes(number: int) -> int:
-    """How large a part is, the last of a file excepted; numbers count from 1."""
+    """How large a part of a stream is, the last excepted; numbers count from 1."""
     return PART_BYTES if number <= SMALL_PARTS else LARGE_PART_BYTES
 
 
@@ -52,6 +56,9 @@ class Output:
         self._hash = hashlib.sha256()
         self._part_hash = hashlib.sha256()
         self._rest_bytes = 0  # of the part that is being written
+        self._bare_bytes = 0  # of the file whose first slice that is
+        self._bare_left = 0  # of that file, from the beginning of the part on
+        self._streamed = 0  # parts that are no slices
         self._parts: list[Part] = []
         with disk_errors(directory):
             self._handle, name = tempfile.mkstemp(prefix=".new-", dir=directory)
@@ -66,17 +73,26 @@ class Output:
         self._hash.update(data)
         self._cut(memoryview(data))
 
+    def begin_bare(self, size_bytes: int) -> None:
+        """What is written next, so many bytes, is a file that travels as it is: no part holds anything else beside it."""
+        self._bare_bytes = self._bare_left = size_bytes
+
     def _cut(self, data: memoryview) -> None:
         while data:
-            whole = part_bytes(len(self._parts) + 1)
+            bare = self._bare_left
+            whole = min(bare, LARGE_PART_BYTES) if bare else part_bytes(self._streamed + 1)
             piece = data[: whole - self._rest_bytes]
             self._part_hash.update(piece)
             self.size_bytes += len(piece)
             self._rest_bytes += len(piece)
             data = data[len(piece) :]
             if self._rest_bytes == whole:
-                self._parts.append(Part(whole, self._part_hash.hexdigest()))
-                self._part_hash, self._rest_bytes = hashlib.sha256(), 0
+                self._parts.append(Part(whole, self._part_hash.hexdigest(), self._bare_bytes))
+                self._part_hash, self._rest_bytes, self._bare_bytes = hashlib.sha256(), 0, 0
+                if bare:
+                    self._bare_left -= whole
+                else:
+                    self._streamed += 1
                 if self._on_part:
                     self._on_part(self._temporary, self._parts[-1])
 

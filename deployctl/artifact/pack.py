@@ -1,8 +1,8 @@
-"""A walked tree as one compressed archive, read once.
+"""A walked tree as one artifact, read once: large files that no compressor makes smaller, then a compressed archive of the rest.
 
-Owns the layout of the artifact; refuses to decide what is carried.
+Owns the layout of the artifact; refuses to decide what is carried. In the archive:
 
-    tree/css/            every entry in the order of the manifest: directories, files, links
+    tree/css/            every other entry in the order of the manifest: directories, files, links
     tree/css/a.css
     tree/locked/         directories without all rights for their owner, once more, now with their mode
     manifest             last: what the entries above must hash to
@@ -24,8 +24,9 @@ from typing import NamedTuple, Self
 
 import zstandard
 
+from deployctl.artifact.bare import Bare, find_bare
 from deployctl.artifact.digests import Digests
-from deployctl.artifact.local import OnPart, Part, new_file
+from deployctl.artifact.local import OnPart, Output, Part, new_file
 from deployctl.artifact.manifest import Entry, Manifest
 from deployctl.artifact.reading import CHUNK_BYTES, check_directories, read_chunks, read_link, read_whole
 from deployctl.artifact.tarstream import END, header, padding
@@ -45,18 +46,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Artifact:
-    """One packed file: `codec` is "zstd" or "gzip", `size_bytes` and `sha256` those of the file itself, `parts` its cut."""
+    """One packed file: `codec` is "zstd" or "gzip", `size_bytes` and `sha256` those of the file itself, `parts` its cut.
+
+    `bare` are the files whose content it begins with, in order; the archive follows them.
+    """
 
     path: Path
     codec: str
     size_bytes: int
     sha256: str
     parts: tuple[Part, ...]
+    bare: tuple[Bare, ...] = ()
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing gave: `links` is path to text of every link, `unpacked_bytes` the length of the tar archive."""
+    """What packing gave: `links` is path to text of every link, `unpacked_bytes` the length of the archive before it is compressed."""
 
     manifest: Manifest
     tree_digest: str
@@ -80,18 +85,27 @@ def pack(
     and to do, every MiB or so, `on_part` what `new_file` says. SourceError if a file can't be read or changed since the walk, or if `out_dir` is full;
     then nothing is left behind.
     """
-    total, done = walked.size_bytes, 0
-    entries: list[Entry] = []
+    done = 0
+    entries: dict[bytes, Entry] = {}
+
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        if on_progress:
+            on_progress(done, walked.size_bytes)
+
     with new_file(out_dir, on_part) as output:
+        bare = find_bare(walked)
+        for found in bare:
+            entries[found.path] = _write_bare(output, walked, found, count)
+        rest = [found for found in walked.entries if found.path not in entries]
         with Stream(output.write, level, threads or processors()) as stream:
-            for piece in _pieces(walked):
+            for piece in _pieces(walked, rest):
                 stream.write(piece.data)
-                entries += piece.entries
-                done += piece.content_bytes
-                if on_progress:
-                    on_progress(done, total)
+                entries.update((entry.path, entry) for entry in piece.entries)
+                count(piece.content_bytes)
             check_directories(walked)
-            manifest = Manifest(tuple(entries))
+            manifest = Manifest(tuple([entries[found.path] for found in walked.entries]))
             text = manifest.to_bytes()
             stream.write(_closing_directories(walked, manifest))
             stream.write(
@@ -100,8 +114,20 @@ def pack(
             stream.finish()
         tree_digest = hashlib.sha256(text).hexdigest()
         path = output.keep_as(f"{tree_digest}.tar.zst")
-        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256, output.parts)
+        artifact = Artifact(
+            path, "zstd", output.size_bytes, output.sha256, output.parts, Bare.number(bare, output.parts)
+        )
     return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
+
+
+def _write_bare(output: Output, walked: Walked, found: Found, count: Callable[[int], None]) -> Entry:
+    digest = hashlib.sha256()
+    output.begin_bare(found.size)
+    for chunk in read_chunks(walked, found):
+        digest.update(chunk)
+        output.write(chunk)
+        count(len(chunk))
+    return Entry("f", found.mode, found.size, digest.hexdigest(), found.path)
 
 
 def read_manifest(walked: Walked, digests: Digests | None = None) -> Manifest:
@@ -192,12 +218,12 @@ class _Piece(NamedTuple):
     content_bytes: int
 
 
-def _pieces(walked: Walked) -> Iterator[_Piece]:
-    """The archive up to its last entry, in order: small files many at a time and read ahead, large ones by chunks."""
+def _pieces(walked: Walked, entries: Sequence[Found]) -> Iterator[_Piece]:
+    """These entries in the archive, in order: small files many at a time and read ahead, large ones by chunks."""
     pool = ThreadPoolExecutor(_READERS)
     ahead: deque[Future[_Piece] | Found] = deque()
     try:
-        for batch in _batches(walked.entries):
+        for batch in _batches(entries):
             small = len(batch) > 1 or batch[0].size <= _BATCH_BYTES
             ahead.append(pool.submit(_read_batch, walked, batch) if small else batch[0])
             if len(ahead) > _READERS + 1:

@@ -1,7 +1,7 @@
 """The artifact in gzip, for hosts without zstd.
 
-Owns the second codec; refuses to read SOURCE again. The result is many gzip members in a row, each of one MiB of the
-archive and compressed in a thread of its own; gzip, busybox and tar read them as one.
+Owns the second codec; refuses to read SOURCE again. Files that travel as they are stay so; the archive becomes many gzip members in a row, each of
+one MiB of it and compressed in a thread of its own; gzip, busybox and tar read them as one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
-from deployctl.artifact.local import disk_errors, new_file
+from deployctl.artifact.local import Output, disk_errors, new_file
 from deployctl.artifact.pack import Artifact, Packed, processors
 from deployctl.errors import SourceError
 
@@ -42,8 +43,15 @@ def transcode(
     if codec != "gzip":
         raise ValueError(f"no such codec: {codec}")
     done = 0
-    with new_file(out_dir) as output:
-        for block_bytes, member in _members(packed.artifact.path, level, threads or processors()):
+    bare = packed.artifact.bare
+    with (
+        new_file(out_dir) as output,
+        disk_errors(packed.artifact.path, "read"),
+        packed.artifact.path.open("rb") as file,
+    ):
+        for each in bare:
+            _copy(file, each.found.size, output)
+        for block_bytes, member in _members(file, packed.artifact.path, level, threads or processors()):
             output.write(member)
             done += block_bytes
             if on_progress:
@@ -51,14 +59,21 @@ def transcode(
         if done != packed.unpacked_bytes:  # a cut zstd stream ends without an error
             raise _damaged(packed.artifact.path)
         path = output.keep_as(packed.artifact.path.with_suffix(".gz").name)
-        return Artifact(path, "gzip", output.size_bytes, output.sha256, output.parts)
+        return Artifact(path, "gzip", output.size_bytes, output.sha256, output.parts, bare)
 
 
-def _members(artifact: Path, level: int, threads: int) -> Iterator[tuple[int, bytes]]:
+def _copy(file: BinaryIO, size_bytes: int, output: Output) -> None:
+    output.begin_bare(size_bytes)
+    while size_bytes and (data := file.read(min(_BLOCK_BYTES, size_bytes))):
+        output.write(data)
+        size_bytes -= len(data)
+
+
+def _members(file: BinaryIO, artifact: Path, level: int, threads: int) -> Iterator[tuple[int, bytes]]:
     pool = ThreadPoolExecutor(threads)
     ahead: deque[Future[tuple[int, bytes]]] = deque()
     try:
-        for block in _blocks(artifact):
+        for block in _blocks(file, artifact):
             ahead.append(pool.submit(_member, block, level))
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
@@ -72,15 +87,14 @@ def _member(block: bytes, level: int) -> tuple[int, bytes]:
     return len(block), zlib.compress(block, level, wbits=_GZIP)
 
 
-def _blocks(artifact: Path) -> Iterator[bytes]:
-    with disk_errors(artifact, "read"), artifact.open("rb") as file:
-        reader = zstandard.ZstdDecompressor().stream_reader(file)
-        # A whole block at a time, so that the members don't depend on how the decompressor hands out its bytes.
-        try:
-            while block := _read_full(reader):
-                yield block
-        except zstandard.ZstdError:
-            raise _damaged(artifact) from None
+def _blocks(file: BinaryIO, artifact: Path) -> Iterator[bytes]:
+    reader = zstandard.ZstdDecompressor().stream_reader(file)
+    # A whole block at a time, so that the members don't depend on how the decompressor hands out its bytes.
+    try:
+        while block := _read_full(reader):
+            yield block
+    except zstandard.ZstdError:
+        raise _damaged(artifact) from None
 
 
 def _read_full(reader: zstandard.ZstdDecompressionReader) -> bytes:

@@ -1,8 +1,8 @@
 """What one worker does: it keeps the connections of its hosts and carries out the parent's commands on them.
 
     {"do": "connect", "host": …}                  → phases connect, probe
-    {"do": "early", "host": …, "path": …, "parts": [[size, digest], …], "whole": false}   → phase upload, not to its end
-    {"do": "grown", "parts": […], "whole": …}     → what `early` follows has more parts, or is whole
+    {"do": "early", "host": …, "path": …, "parts": [[size, digest, size of file], …], "whole": false, "name": ""}   → phase upload, not to its end
+    {"do": "grown", "parts": […], "whole": …, "name": …}     → what `early` follows has more parts, or is whole and has a name on hosts
     {"do": "stage", "host": …, "plan": {…}}       → phases upload, stage
     {"do": "inspect" | "manifest" | "activate" | "revert" | "confirm" | "clean", "host": …, "values": {…}}
     {"do": "rate", "bytes_s": …}                  → what this worker may send in a second from here on
@@ -70,7 +70,7 @@ class Agent:
             elif command["do"] == "grown":
                 for session in self._sessions.values():
                     if session.growth is not None:
-                        session.growth.grow(command["parts"], whole=command["whole"])
+                        session.growth.grow(command["parts"], whole=command["whole"], name=command["name"])
             else:
                 self._start(command)
         for session in self._sessions.values():
@@ -84,6 +84,7 @@ class Agent:
         operation = self._operations[host] = Operation(self._line, host, command["do"], timeout_s)
         if command["do"] == "early":
             session.growth = Growth(command["parts"], whole=command["whole"])
+            session.growth.name = command["name"]
         thread = threading.Thread(
             target=self._carry_out,
             args=(session, command, operation),

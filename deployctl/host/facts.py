@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from deployctl.errors import Code, HostError
-from deployctl.host.layout import ARTIFACT, LAYOUT_VERSION, RELEASE_ID, live_id
+from deployctl.host.layout import ARTIFACT, LAYOUT_VERSION, RELEASE_ID, live_id, numbers_of
 from deployctl.host.script import Answer, number
 
 NEEDED = ("scp", "tar", "find", "awk", "readlink")
@@ -101,13 +101,13 @@ def read_facts(answer: Answer, root: str) -> Facts:
 
 
 def _parts(lines: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Turn `ARTIFACT.parts/N` into the numbers of each artifact."""
+    """Turn `ARTIFACT.parts/N` and `ARTIFACT.parts/N-M` into the numbers of each artifact."""
     found: dict[str, tuple[int, ...]] = {}
     for line in lines:
         directory, _, name = line.partition("/")
         artifact = directory.removesuffix(".parts")
-        if ARTIFACT.fullmatch(artifact) and (part := number(name)):
-            found[artifact] = (*found.get(artifact, ()), part)
+        if ARTIFACT.fullmatch(artifact):
+            found[artifact] = (*found.get(artifact, ()), *numbers_of(name))
     return found
 
 

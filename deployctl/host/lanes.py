@@ -10,13 +10,13 @@ from deployctl.errors import Code, HostError
 from deployctl.host.shell import Cancel, Cancelled
 
 JOIN_S = 5.0
-Send = Callable[[int, Cancel], None]
+Send = Callable[[range, Cancel], None]
 
 
 class Lanes:
-    """Calls `send` with each number that is wanted, `count` at a time; the first that fails ends its lane."""
+    """Calls `send` with all that is wanted, numbers that go together, `count` at a time; the first that fails ends its lane."""
 
-    def __init__(self, send: Send, wanted: Iterable[int], count: int, cancel: Cancel) -> None:
+    def __init__(self, send: Send, wanted: Iterable[range], count: int, cancel: Cancel) -> None:
         self._send = send
         self._stop = Cancel()
         self._change = threading.Condition()  # guards all below
@@ -33,9 +33,9 @@ class Lanes:
         for thread in self._threads:
             thread.start()
 
-    def want(self, number: int) -> None:
+    def want(self, numbers: range) -> None:
         with self._change:
-            self._wanted.append(number)
+            self._wanted.append(numbers)
             self._change.notify()
 
     @property
@@ -67,7 +67,7 @@ class Lanes:
         for thread in self._threads:
             thread.join(JOIN_S)
 
-    def _next(self) -> int | None:
+    def _next(self) -> range | None:
         with self._change:
             while not self._wanted and not self._closed:
                 self._change.wait()
@@ -77,10 +77,10 @@ class Lanes:
             return self._wanted.popleft()
 
     def _run(self) -> None:
-        while (number := self._next()) is not None:
+        while (numbers := self._next()) is not None:
             error: HostError | Cancelled | None = None
             try:
-                self._send(number, self._stop)
+                self._send(numbers, self._stop)
             except (HostError, Cancelled) as caught:
                 error = caught
             except Exception as caught:  # noqa: BLE001 - a thread's error must not get lost
@@ -89,7 +89,7 @@ class Lanes:
                 self._moving -= 1
                 if isinstance(error, HostError) and "channel" in error.data:
                     self._crowded = error
-                    self._wanted.appendleft(number)
+                    self._wanted.appendleft(numbers)
                     self._change.notify()
                 elif error is not None:
                     self._errors.append(error)

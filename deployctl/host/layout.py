@@ -45,6 +45,12 @@ def part_path(root: str, run: str) -> str:
     return f"{root}/.deployctl/incoming/{run}/part"
 
 
+def numbers_of(name: str) -> range:
+    """Return the numbers of the parts that a file in such a directory holds: `N`, or `N-M` for slices of a file; none for another name."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", name)
+    return range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
+
+
 def attempt_path(root: str, run: str, name: str) -> str:
     """Return where one attempt at a part of an artifact is written on one host."""
     return f"{root}/.deployctl/incoming/{run}/{name}"
@@ -69,6 +75,16 @@ def shared_links(shared: Shared) -> dict[bytes, bytes]:
 def way_up(path: str) -> str:
     """Return `../` as often as it takes from a path's directory in a release to the deploy root."""
     return "../" * (path.count("/") + 2)
+
+
+def growing_name(first: int, slice_bytes: int, run: str, attempt: int) -> str:
+    """Return the name of a file that comes in one go, from its slice `first` on; how many of them were proven is appended."""
+    return f"new-{first}-{slice_bytes >> 20}-{run}.{attempt}"
+
+
+def growing_path(root: str, artifact: str, name: str) -> str:
+    """Return where it is written on one host, beside the proven parts of its artifact."""
+    return f"{root}/.deployctl/incoming/{artifact}/{name}.0"
 
 
 def list_of_parts(artifact: Path) -> Path:

@@ -3,6 +3,8 @@
     lanes: scp of part 3 to incoming/RUN/ ──▶ "part 3 SIZE SHA FILE" ──▶ do_receive (parts.sh) ──▶ zstd ──▶ tar
     here:  what is where, and why not     ◀── have 1, proven 1, fed 1 …
 
+A file that travels as it is goes to a near host in one go, beside its other parts, and its slices are proven while it grows there.
+
 Owns which part is where, and going on after a lost connection. What was proven stays on the host, whatever becomes of
 this run.
 """
@@ -11,15 +13,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from deployctl.errors import Code, HostError
 from deployctl.host.connection import Connection
 from deployctl.host.failures import TIMEOUT_HINT
-from deployctl.host.growth import Growth
+from deployctl.host.growth import Bare, Growth
 from deployctl.host.lanes import Lanes
-from deployctl.host.layout import attempt_path, list_of_parts
+from deployctl.host.layout import attempt_path, growing_name, growing_path, list_of_parts, numbers_of
 from deployctl.host.operation import Operation
 from deployctl.host.receiver import Receiver
 from deployctl.host.session import Session
@@ -27,15 +29,17 @@ from deployctl.host.shell import LOOK_S, Cancel
 from deployctl.host.upload import upload
 
 CHANNELS = 4
+# What a host may have taken and not written yet: the window of a channel, a pipe, what scp holds. Where it is more, a slice is proven later.
+BEHIND_BYTES = 4 << 20
 NARROW_BYTES_S = 1 << 20
 ALIVE_S = 1.0
 AWAY = frozenset({Code.UNREACHABLE, Code.TIMED_OUT, Code.JUMP, Code.LOST})  # not there, rather than refused
 
 
-def read_parts(artifact: Path) -> list[tuple[int, str]]:
-    """Return size in bytes and digest of each."""
+def read_parts(artifact: Path) -> list[tuple[int, str, int]]:
+    """Return size in bytes and digest of each, and of the first slice of a file the size of that in bytes, else 0."""
     lines = list_of_parts(artifact).read_text("ascii").splitlines()
-    return [(int(size), sha256) for size, sha256 in map(str.split, lines)]
+    return [(int(size), sha256, int(bare)) for size, sha256, bare in map(str.split, lines)]
 
 
 class Delivery:
@@ -48,16 +52,15 @@ class Delivery:
         values: Mapping[str, str],
         artifact: Path,
         growth: Growth,
-        *,
-        early: bool = False,
     ) -> None:
         self._session = session
         self._operation = operation
-        self._values = values
+        self._values = dict(values)
         self._artifact = artifact
         self._growth = growth
         self._parts, self._whole = growth.look()
         self._proven: set[int] = set()
+        self._taken: set[int] = set()  # there, or wanted
         self._receiver: Receiver | None = None
         self._lanes: Lanes | None = None
         self._alone = False  # the server has no room for the receiver beside an upload
@@ -66,7 +69,6 @@ class Delivery:
         self._attempts = 0
         self._left_bytes = 0
         self.sent_bytes = 0
-        self.early = early  # the artifact has no name yet
         self.began_at = time.monotonic()
 
     def go_on(self, operation: Operation) -> None:
@@ -152,19 +154,73 @@ class Delivery:
         self._proven.clear()
         self._left_bytes = 0
         self._look()
-        have = receiver.have & self._parts.keys()
-        missing = sorted(self._parts.keys() - have)
-        self._count(missing)
-        for number in sorted(have):
-            receiver.tell(self._line(number))
+        have = self._claim(receiver)
+        self._taken = set(have)
+        channels = self._channels(connection)
+        wanted = self._want(self._parts.keys() - have, apart=channels > 1)
 
-        def send(number: int, stop: Cancel) -> None:
-            name = self._send(connection, number, stop)
-            receiver.tell(f"{self._line(number)} {name}")
+        def send(numbers: range, stop: Cancel) -> None:
+            self._name(receiver)
+            if len(numbers) > 1:
+                self._send_growing(connection, receiver, numbers, stop)
+            else:
+                number = numbers[0]
+                name = self._send(connection, number, stop)
+                receiver.tell(f"{self._line(number)} {name} {self._kept_as(number)}")
 
-        lanes = self._lanes = Lanes(send, missing, self._channels(connection), self._operation.cancel)
-        self._await_proofs(receiver, lanes, have)
+        lanes = self._lanes = Lanes(send, wanted, channels, self._operation.cancel)
+        self._await_proofs(receiver, lanes, have, apart=channels > 1)
         lanes.close()
+
+    def _name(self, receiver: Receiver) -> None:
+        """Tell what these are parts of once that is known: from then on they outlive this run.
+
+        Not while scp is about to open a file beside them, since their directory moves.
+        """
+        with self._counting:
+            name = self._growth.name or self._values["ARTIFACT"]
+            known = name == self._values["ARTIFACT"]
+            self._values["ARTIFACT"] = name
+        if not known:
+            receiver.tell(f"named {name}")
+
+    def _claim(self, receiver: Receiver) -> set[int]:
+        """Return what the host has kept, all of which it is told to look at again."""
+        claimed: set[int] = set()
+        for name in receiver.have:
+            numbers = numbers_of(name)
+            sound = claimed.isdisjoint(numbers) and self._parts.keys() >= set(numbers)
+            bare = self._parts[numbers[0]].bare if numbers and sound else None
+            if numbers and sound and bare and numbers[-1] in bare.numbers and "-" in name:
+                for number in numbers:
+                    receiver.tell(self._slice_line(bare, number, numbers, name))
+            elif len(numbers) == 1 and sound and not bare and "-" not in name:
+                receiver.tell(self._line(numbers[0]))
+            else:
+                if numbers:  # of another cut; nothing that is not ours is touched
+                    receiver.tell(f"drop {name}")
+                continue
+            claimed.update(numbers)
+        return claimed
+
+    def _want(self, numbers: Iterable[int], *, apart: bool) -> list[range]:
+        """Take these, and return what is to be sent together: the slices of one file from its first on, unless they go `apart`.
+
+        Later ones are put behind what is there one by one, so that this takes room for no more than one of them.
+        """
+        wanted: list[range] = []
+        for number in sorted(numbers):
+            if number in self._taken:
+                continue
+            last = number
+            bare = self._parts[number].bare
+            if bare and number == bare.numbers[0] and not apart:
+                while last + 1 in bare.numbers and last + 1 not in self._taken:
+                    last += 1
+            wanted.append(range(number, last + 1))
+            self._taken.update(wanted[-1])
+        self._count(wanted)
+        return wanted
 
     def _channels(self, connection: Connection) -> int:
         """How many are worth it: one carries no more than its window in a round trip, and far more than a narrow limit."""
@@ -172,7 +228,7 @@ class Delivery:
         narrow = limit_bytes_s is not None and limit_bytes_s < NARROW_BYTES_S
         return CHANNELS if connection.is_far and not narrow else 1
 
-    def _await_proofs(self, receiver: Receiver, lanes: Lanes, unsure: set[int]) -> None:
+    def _await_proofs(self, receiver: Receiver, lanes: Lanes, unsure: set[int], *, apart: bool) -> None:
         """Hear what the host says until all is proven; of the `unsure` it says whether it has them."""
         heard_at = time.monotonic()
         while not self._complete:
@@ -181,10 +237,9 @@ class Delivery:
             self._proven |= {number for word, number in words if word == "proven"}
             missing = [number for word, number in words if word == "missing"]
             unsure -= {*self._proven, *missing}
-            wanted = [*missing, *self._look()]
-            self._count(wanted)
-            for number in wanted:
-                lanes.want(number)
+            self._taken.difference_update(missing)
+            for numbers in self._want([*missing, *self._look()], apart=apart):
+                lanes.want(numbers)
             if words or lanes.moving or self._waiting():
                 heard_at = time.monotonic()
             lanes.check()
@@ -200,9 +255,10 @@ class Delivery:
     def _deliver_alone(self, connection: Connection) -> None:
         """One part after the other, each proven before the next is sent; unpacked later."""
         self._left_bytes = 0
-        self._count(self._parts.keys() - self._proven)
+        self._taken = set(self._proven)
+        self._want(self._parts.keys() - self._proven, apart=True)
         while True:
-            self._count(self._look())
+            self._want(self._look(), apart=True)
             if self._complete:
                 return
             if self._waiting():
@@ -213,6 +269,8 @@ class Delivery:
             part = self._parts[number]
             name = self._send(connection, number, self._operation.cancel)
             told = {"N": str(number), "SIZE": str(part.size_bytes), "SHA": part.sha256, "FILE": name}
+            told["AS"] = self._kept_as(number)
+            self._values["ARTIFACT"] = self._growth.name or self._values["ARTIFACT"]
             self._session.run(self._operation, "prove", {**self._values, **told})
             self._proven.add(number)
 
@@ -240,44 +298,103 @@ class Delivery:
         part = self._parts[number]
         return f"part {number} {part.size_bytes} {part.sha256}"
 
+    def _kept_as(self, number: int) -> str:
+        return f"{number}-{number}" if self._parts[number].bare else ""
+
+    def _slice_line(self, bare: Bare, number: int, numbers: range, name: str) -> str:
+        """Say where one of the slices `numbers` is in the file that holds them."""
+        start_bytes, held_bytes = bare.span(numbers)
+        begin_bytes, size_bytes = bare.span(range(number, number + 1))
+        before_mib, mib = (begin_bytes - start_bytes) >> 20, -(-size_bytes >> 20)
+        sha256 = self._growth.look()[0][number].sha256
+        return f"slice {number} {held_bytes} {sha256} {name} {before_mib} {mib} {numbers[0]} {numbers[-1]}"
+
+    def _span(self, numbers: range) -> tuple[int, int]:
+        """Return where these begin in the artifact and how long they are; of slices, not all need to be packed yet."""
+        part = self._parts[numbers[0]]
+        return part.bare.span(numbers) if part.bare else (part.start_bytes, part.size_bytes)
+
     # ---- one part
 
     def _send(self, connection: Connection, number: int, cancel: Cancel) -> str:
         """Upload a part under a name that no other attempt has, since an old writer may still be there; return the name."""
-        part = self._parts[number]
+        name = f"part-{number}-{self._attempt()}"
+        path = attempt_path(self._session.root, self._session.site.run, name)
+        self._upload(connection, range(number, number + 1), path, cancel)
+        return name
+
+    def _send_growing(
+        self, connection: Connection, receiver: Receiver, numbers: range, cancel: Cancel
+    ) -> None:
+        """Upload slices of a file as one, and have each proven as soon as it is there."""
+        bare = self._parts[numbers[0]].bare
+        assert bare is not None  # nothing else is sent together  # noqa: S101
+        name = growing_name(numbers[0], bare.slice_bytes, self._session.site.run, self._attempt())
+        path = growing_path(self._session.root, self._values["ARTIFACT"], name)
+        told = 0
+
+        def tell(sent_bytes: int) -> None:
+            nonlocal told
+            self._name(receiver)  # scp has opened the file by now
+            while told < len(numbers):
+                there_bytes = bare.span(numbers[: told + 1])[1] + BEHIND_BYTES
+                if sent_bytes < there_bytes or numbers[told] not in self._growth.look()[0]:
+                    break
+                receiver.tell(self._slice_line(bare, numbers[told], numbers, name))
+                told += 1
+
+        self._upload(connection, numbers, path, cancel, tell)
+        while numbers[-1] not in self._growth.look()[0]:  # what is read may not have been announced yet
+            cancel.event.wait(LOOK_S)
+            cancel.check()
+        for number in numbers:
+            receiver.tell(f"{self._slice_line(bare, number, numbers, name)} sure")
+
+    def _attempt(self) -> int:
         with self._counting:
             self._attempts += 1
-            name = f"part-{number}-{self._attempts}"
+            return self._attempts
+
+    def _upload(
+        self,
+        connection: Connection,
+        numbers: range,
+        path: str,
+        cancel: Cancel,
+        sent: Callable[[int], None] = lambda _bytes: None,
+    ) -> None:
+        start_bytes, size_bytes = self._span(numbers)
         moved_bytes = 0
 
         def progress(done_bytes: int) -> None:
             nonlocal moved_bytes
             self._move(done_bytes - moved_bytes)
             moved_bytes = done_bytes
+            sent(done_bytes)
 
         try:
             upload(
                 connection,
                 self._artifact,
-                attempt_path(self._session.root, self._session.site.run, name),
+                path,
                 stall_s=self._operation.timeout_s,
                 cancel=cancel,
                 progress=progress,
                 throttle=self._session.throttle,
-                start_bytes=part.start_bytes,
-                size_bytes=part.size_bytes,
+                start_bytes=start_bytes,
+                size_bytes=size_bytes,
+                grows=lambda: not self._growth.look()[1],
             )
         except BaseException:
             with self._counting:
                 self._left_bytes += moved_bytes
             raise
-        return name
 
-    def _count(self, numbers: Collection[int]) -> None:
+    def _count(self, pieces: Collection[range]) -> None:
         """These are to be sent as well."""
-        if not numbers and self.sent_bytes:
+        if not pieces and self.sent_bytes:
             return
-        size_bytes = sum(self._parts[number].size_bytes for number in numbers)
+        size_bytes = sum(self._span(numbers)[1] for numbers in pieces)
         with self._counting:
             self._left_bytes += size_bytes
         self._move(0)

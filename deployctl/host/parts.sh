@@ -1,11 +1,17 @@
 # An artifact that comes in parts: each is proven by its digest, kept as incoming/ARTIFACT.parts/N, and unpacked while the
-# next one is on its way. Sent behind remote.sh, to a shell of its own.
+# next one is on its way. Parts that are slices of a file are kept as N-M, one behind the other, for `place_bare`. Sent behind
+# remote.sh, to a shell of its own.
 #
 # Lines on standard input:
-#     part N SIZE SHA FILE   it was put into the directory of the run under this name
-#     part N SIZE SHA        it is said to be here, from an earlier run
-#     end                    that was all
-# Words of the answer, while it goes on: have N, ready, proven N, missing N, fed N, stopped N.
+#     part N SIZE SHA FILE [N-N]    it was put into the directory of the run under this name
+#     part N SIZE SHA               it is said to be here, from an earlier run
+#     slice N END SHA FILE SKIP COUNT FIRST LAST [sure]
+#                                   it is in FILE, so many MiB behind SKIP, and so are FIRST to LAST; END is the size of FILE up to LAST.
+#                                   FILE is one from an earlier run, or comes right now: once it is there for sure, that is told again
+#     drop FILE                     it is of no use
+#     named ARTIFACT                what these are parts of, where that was not known: from here on they outlive the run
+#     end                           that was all
+# Words of the answer, while it goes on: have FILE, ready, proven N, missing N, fed N, stopped N.
 
 # What main does for other commands: here standard input is read, and still its end is the end of us all.
 take_parts() {
@@ -41,6 +47,7 @@ do_receive() {
     kill -s KILL 0
   }
   enter_parts
+  cut_growing "../$D_ARTIFACT"
   for D_T in "../$D_ARTIFACT"/*; do
     [ -f "$D_T" ] && say have "${D_T##*/}"
   done
@@ -57,44 +64,96 @@ do_receive() {
 
 enter_parts() {
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
+  case $D_ARTIFACT in "$D_RUN"/*) ;; *) adopt_early ;; esac
   D_ERR=$(mkdir -p "../$D_ARTIFACT" 2>&1) || blame . 32 "cannot make a directory for parts: $D_ERR"
 }
 
 prove_parts() { # prints the numbers of those that can be fed, in their order
   D_NEXT=1
   D_AHEAD=' '
-  while read -r D_WORD D_N D_SIZE D_SHA D_FILE; do
-    [ "$D_WORD" = part ] || break
-    if [ -n "$D_FILE" ]; then
-      keep_part
-    elif [ "$(sha_of "../$D_ARTIFACT/$D_N" 2>/dev/null)" != "$D_SHA" ]; then
-      rm -rf "../$D_ARTIFACT/$D_N"
-      say missing "$D_N"
-      continue
-    fi
-    say proven "$D_N"
-    D_AHEAD="$D_AHEAD$D_N "
-    while :; do
-      case $D_AHEAD in *" $D_NEXT "*) ;; *) break ;; esac
-      D_AHEAD="${D_AHEAD%%" $D_NEXT "*} ${D_AHEAD#*" $D_NEXT "}"
-      echo "$D_NEXT"
-      D_NEXT=$((D_NEXT + 1))
-    done
+  while read -r D_WORD D_N D_SIZE D_SHA D_FILE D_AS D_COUNT D_FIRST D_LAST D_SURE; do
+    case $D_WORD,$D_FILE in
+    part,) prove_kept "../$D_ARTIFACT/$D_N" ;;
+    part,*) keep_part && proven "$D_N" "${D_AS:+=}" ;;
+    slice,new-*) prove_growing ;;
+    slice,*) prove_slices ;;
+    drop,*) rm -rf "../$D_ARTIFACT/$D_N" ;;
+    named,*) D_ARTIFACT=$D_N && adopt_early ;;
+    *) break ;;
+    esac
   done
 }
 
-keep_part() { # D_FILE as number D_N
+proven() { # N [=]: slices are not fed
+  say proven "$1"
+  D_AHEAD="$D_AHEAD$1${2-} "
+  while :; do
+    case $D_AHEAD in
+    *" $D_NEXT "*) D_T=$D_NEXT && echo "$D_NEXT" ;;
+    *" $D_NEXT= "*) D_T=$D_NEXT= ;;
+    *) break ;;
+    esac
+    D_AHEAD="${D_AHEAD%%" $D_T "*} ${D_AHEAD#*" $D_T "}"
+    D_NEXT=$((D_NEXT + 1))
+  done
+}
+
+prove_kept() {
+  if [ "$(sha_of "$1" 2>/dev/null)" = "$D_SHA" ]; then
+    proven "$D_N"
+  else
+    rm -rf "$1"
+    say missing "$D_N"
+  fi
+}
+
+is_slice() { # FILE: is what it holds from D_AS MiB on slice D_N, and nothing behind the last?
+  D_Y=$(dd if="$1" bs=1048576 skip="$D_AS" count="$D_COUNT" 2>/dev/null | if able openssl; then openssl dgst -sha256 -r; else sha; fi)
+  [ "${D_Y%% *}" = "$D_SHA" ] && { [ "$D_N" != "$D_LAST" ] || [ -n "$(find "$1" -size "${D_SIZE}c" 2>/dev/null)" ]; }
+}
+
+prove_slices() { # of a file of an earlier run; it is cut where one is not what it was
+  D_T=../$D_ARTIFACT/$D_FILE
+  if [ -f "$D_T" ] && is_slice "$D_T"; then
+    proven "$D_N" =
+    return
+  fi
+  [ ! -e "$D_T" ] || cut_at "$D_T" "$D_FIRST" $((D_N - D_FIRST)) "$D_AS"
+  say missing "$D_N"
+}
+
+prove_growing() { # D_FILE.K, of whose slices K were proven
+  set -- "../$D_ARTIFACT/$D_FILE".*
+  if [ ! -f "$1" ]; then
+    [ -f "../$D_ARTIFACT/$D_FIRST-$D_LAST" ] || fail 33 "slices $D_FIRST to $D_LAST of the artifact went away"
+    return
+  fi
+  [ "${1##*.}" = $((D_N - D_FIRST)) ] || return 0 # proven before, or behind one that is not yet
+  if ! is_slice "$1"; then
+    [ -n "$D_SURE" ] || return 0
+    blame . 33 "slice $D_N of the artifact arrived damaged: its digest is not $(printf %s "$D_SHA" | cut -c1-12)"
+  fi
+  D_T=../$D_ARTIFACT/$D_FILE.$((D_N - D_FIRST + 1))
+  [ "$D_N" != "$D_LAST" ] || D_T=../$D_ARTIFACT/$D_FIRST-$D_LAST
+  [ ! -d "$D_T" ] || remove "$D_T"
+  D_ERR=$(mv -f "$1" "$D_T" 2>&1) || blame . 32 "cannot keep slice $D_N: $D_ERR"
+  proven "$D_N" =
+}
+
+keep_part() { # D_FILE as D_AS, or number D_N
   if [ "$(sha_of "$D_FILE")" != "$D_SHA" ]; then
     D_DOOMED=$D_FILE
     blame . 33 "part $D_N of the artifact arrived damaged: $(size_of "$D_FILE") bytes, digest $(sha_of "$D_FILE" | cut -c1-12), not $D_SIZE bytes, $(printf %s "$D_SHA" | cut -c1-12)"
   fi
-  [ ! -d "../$D_ARTIFACT/$D_N" ] || remove "../$D_ARTIFACT/$D_N"
-  D_ERR=$(mv -f "$D_FILE" "../$D_ARTIFACT/$D_N" 2>&1) || blame . 32 "cannot keep part $D_N: $D_ERR"
+  D_T=../$D_ARTIFACT/${D_AS:-$D_N}
+  [ ! -d "$D_T" ] || remove "$D_T"
+  D_ERR=$(mv -f "$D_FILE" "$D_T" 2>&1) || blame . 32 "cannot keep part $D_N: $D_ERR"
 }
 
 feed_parts() {
+  cd "../$D_ARTIFACT" || fail 20 "$D_ARTIFACT is gone" # it may get another name
   while read -r D_N; do
-    cat "../$D_ARTIFACT/$D_N" || {
+    cat "$D_N" || {
       say stopped "$D_N"
       exit 1
     }

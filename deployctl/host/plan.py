@@ -53,6 +53,8 @@ class Plan:
     base_tree: str = ""
     links: str = "copy"
     parts: int = 1  # in which the artifact travels
+    bare: str = ""  # files in it that travel as they are, a line each
+    bare_bytes: int = 0
     odd: bool = False  # a name or the text of a link holds a newline
     away: str | None = (
         None  # of a delta that is unpacked at once: what goes from the copy before, a line each
@@ -73,7 +75,6 @@ class Plan:
             "FROM": self.action,
             "SENT": "1" if self.path and self.parts == 1 else "",
             "UNPACKED": "",
-            "EARLY": "",
             "SIZES": self.sizes,
             "BULK": "1" if self.content_bytes > BULK_BYTES else "",
             "MANY": "1" if self.many else "",
@@ -81,6 +82,7 @@ class Plan:
             "AT_ONCE": "" if self.away is None else "1",
             "AWAY": self.away or "",
             "WHOLE": "",
+            "BARE": self.bare,
             "BASE_TREE": self.base_tree,
             "HARD": "1" if self.links == "hard" else "",
             "ID": self.release,
@@ -97,7 +99,7 @@ class Plan:
 
 def check_space(facts: Facts, plan: Plan, root: str) -> None:
     """Raise HostError NO_SPACE when artifact and unpacked tree do not fit, before a byte is sent."""
-    need_kib = room_kib(plan.size_bytes + plan.unpacked_bytes, plan.entries)
+    need_kib = room_kib(plan.size_bytes + plan.unpacked_bytes - plan.bare_bytes, plan.entries)
     if facts.free_kib is not None and facts.free_kib < need_kib:
         raise HostError(
             Code.NO_SPACE,

@@ -27,7 +27,7 @@ class Receiver:
         self._telling = threading.Lock()
         self._heard = 0
         self._ended = False
-        self.have = {n for text in answer.all("have") if (n := number(text))}
+        self.have = answer.all("have")  # names in the directory of parts
 
     @classmethod
     def start(cls, session: Session, operation: Operation, values: Mapping[str, str]) -> Self:

@@ -267,8 +267,29 @@ sweep_dead() { # in .deployctl; only whoever holds the lock knows that the other
   owned || return 0
   for D_T in incoming/*; do
     is_run "$D_T" && [ "$D_T" != "incoming/$D_RUN" ] && drop_run "$D_T"
+    case $D_T in *.parts) cut_growing "$D_T" ;; esac
   done
   return 0
+}
+
+# Of a file that came in slices, under new-FIRST-MIB-RUN.ATTEMPT.K, those stay that were proven: the first K, each of so many MiB.
+cut_growing() { # DIR [RUN]
+  for D_M in "$1"/new-*-"${2-}"*.*.*; do
+    D_Y=${D_M##*/new-}
+    D_UNIT=${D_Y#*-}
+    D_UNIT=${D_UNIT%%-*}
+    D_FIRST=${D_Y%%-*}
+    D_K=${D_Y##*.}
+    case $D_FIRST,$D_UNIT,$D_K in *[!0-9,]* | ,* | *,,* | *,) continue ;; esac
+    cut_at "$D_M" "$D_FIRST" "$D_K" $((D_K * D_UNIT))
+  done
+}
+
+cut_at() { # FILE FIRST K MIB: nothing but K slices, so many MiB, stays of it
+  if [ "$3" = 0 ] || [ ! -f "$1" ] || ! dd if=/dev/null of="$1" bs=1048576 seek="$4" 2>/dev/null ||
+    ! mv -f "$1" "${1%/*}/$2-$(($2 + $3 - 1))" 2>/dev/null; then
+    rm -rf "$1"
+  fi
 }
 
 is_release_id() { case $1 in [0-9]*T[0-9]*Z-????????) ;; *) false ;; esac }

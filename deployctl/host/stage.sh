@@ -5,13 +5,20 @@ do_stage() {
   cd "$D_ROOT/.deployctl/incoming/$D_RUN" 2>/dev/null || fail 20 "$D_ROOT/.deployctl/incoming/$D_RUN is gone"
   ! is_bulk || able openssl || :
   [ -z "$D_SENT" ] || arrived
-  [ -z "$D_EARLY" ] || adopt
+  adopt_early
   D_BUILT= # upon another release, of which the record says what need not be read
   case $D_FROM in
-  upload | artifact) [ -n "$D_UNPACKED" ] || unpack "../$D_ARTIFACT" ;;
+  upload | artifact)
+    [ -n "$D_UNPACKED" ] || unpack "../$D_ARTIFACT"
+    [ -z "$D_BARE" ] || place_bare
+    ;;
   delta) build ;;
   copy) build_same || copy_release "$D_BASE" ;;
   esac
+  if [ -z "$D_BARE" ]; then finish_stage; else (finish_stage) || { take_bare_back; exit 1; }; fi
+}
+
+finish_stage() {
   has_sum manifest "$D_TREE" || refuse_manifest
   note_tree
   if [ -n "$D_BUILT" ]; then verify_built; else verify_tree tree manifest; fi ||
@@ -37,7 +44,8 @@ arrived() {
   mv -f part "../$D_ARTIFACT"
 }
 
-adopt() { # parts that came before anybody knew what they are parts of
+adopt_early() { # parts that came before anybody knew what they are parts of
+  [ -d early.tar.zst.parts ] || return 0
   D_ARTIFACT=${D_ARTIFACT%.parts}.parts
   [ ! -e "../$D_ARTIFACT" ] || remove "../$D_ARTIFACT"
   D_ERR=$(mv -f early.tar.zst.parts "../$D_ARTIFACT" 2>&1) || blame . 32 "cannot keep the parts: $D_ERR"
@@ -70,12 +78,55 @@ archive() { # ARTIFACT: what is in it; a word of what went wrong spoils it for t
   esac
 }
 
-parts_of() { # ARTIFACT: their bytes in order
+parts_of() { # ARTIFACT: their bytes in order; without files that came as they are
   D_N=1
-  while [ -f "$1/$D_N" ]; do
-    cat "$1/$D_N"
+  while :; do
+    if [ -f "$1/$D_N" ]; then
+      cat "$1/$D_N"
+    else
+      set -- "$1" "$1/$D_N"-*
+      [ -f "$2" ] || break
+      D_N=${2##*-}
+    fi
     D_N=$((D_N + 1))
   done
+}
+
+# Files that came as they are, in slices that were proven, go to their places. One that came whole is proven thereby; one that is put
+# together of several is read again with all the others.
+place_bare() {
+  : >in_place
+  bare_lines | while read -r D_N D_LAST D_MODE D_TIME && IFS= read -r D_NAME && IFS= read -r D_FILE; do
+    D_FILE=$(printf '%bx' "tree/$D_FILE")
+    D_FILE=${D_FILE%x}
+    touch -r "${D_FILE%/*}" time # a directory keeps the one it came with
+    [ ! -f "../$D_ARTIFACT/$D_N-$D_LAST" ] || printf '%s\n' "$D_NAME" >>in_place
+    while [ "$D_N" -le "$D_LAST" ]; do
+      set -- "../$D_ARTIFACT/$D_N"-*
+      D_Y=${1##*-}
+      [ -f "$1" ] && [ "$D_Y" -le "$D_LAST" ] && [ "$D_N" -le "$D_Y" ] || fail 33 "slice $D_N of the artifact went away"
+      if [ ! -e "$D_FILE" ]; then
+        D_ERR=$(mv -f "$1" "$D_FILE" 2>&1)
+      else
+        D_ERR=$({ cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1)
+      fi || blame . 32 "cannot put $D_NAME in its place: $D_ERR"
+      D_N=$((D_Y + 1))
+    done
+    D_ERR=$(chmod "$D_MODE" "$D_FILE" 2>&1) || blame . 32 "cannot put $D_NAME in its place: $D_ERR"
+    TZ=UTC0 touch -t "$D_TIME" "$D_FILE" 2>/dev/null
+    touch -r time "${D_FILE%/*}"
+  done || exit 1
+}
+
+take_bare_back() { # nothing came of it: they are what the next run need not send
+  bare_lines | while read -r D_N D_LAST D_MODE && IFS= read -r D_NAME && IFS= read -r D_FILE; do
+    D_FILE=$(printf '%bx' "tree/$D_FILE")
+    mv -f "${D_FILE%x}" "../$D_ARTIFACT/$D_N-$D_LAST"
+  done 2>/dev/null
+}
+
+bare_lines() { # numbers of slices, mode and time; the name as in a manifest; the name for printf %b
+  printf '%s' "$D_BARE" | awk "$D_OCTAL"'{ print $1, $2, $3, $4; sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, ""); print; print octal($0) }'
 }
 
 unzip_as() {

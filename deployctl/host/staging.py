@@ -52,8 +52,7 @@ def _build(session: Session, plan: Plan, operation: Operation, delivery: Deliver
     began_at = time.monotonic()
     unpacked = delivery is not None and delivery.finish()
     if plan.action is not Action.REUSE:
-        early = delivery is not None and delivery.early
-        values = {**plan.values(), "UNPACKED": "1" if unpacked else "", "EARLY": "1" if early else ""}
+        values = {**plan.values(), "UNPACKED": "1" if unpacked else ""}
         if session.facts is not None and session.facts.whole and session.facts.base == plan.base:
             values["WHOLE"] = "1"
         left_s = operation.timeout_s - (time.monotonic() - began_at)
@@ -81,7 +80,7 @@ def early(session: Session, command: Message, operation: Operation) -> dict[str,
     assert session.growth is not None  # set before this began  # noqa: S101
     # Modes are not known yet: all directories are looked at.
     values = {"FROM": Action.UPLOAD, "ARTIFACT": early_name(session.site.run), "MODES": "d:0"}
-    delivery = Delivery(session, operation, values, Path(command["path"]), session.growth, early=True)
+    delivery = Delivery(session, operation, values, Path(command["path"]), session.growth)
     try:
         session.delivery = _perform(session, delivery, operation)
     finally:

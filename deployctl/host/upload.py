@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SLOW_BYTES = 1024  # a read on a link so slow that full packets would hide progress
 FAST_S = 0.02  # a read that follows the last one so soon may be twice as long as that one
 MIN_RATE_BYTES_S = 1024
+LOOK_S = 0.02  # how often a file that is still being written is looked at
 NOISE_HINT = (
     "a login shell that prints on standard output breaks scp: `ssh HOST true` must print nothing, "
     "so have ~/.bashrc and the like say something in interactive shells only"
@@ -57,6 +58,8 @@ class _Source:
         self._progress = progress
         self._read_at = time.monotonic()
         self._step_bytes = PACKET_BYTES
+        self.grows: Callable[[], bool] = lambda: False
+        self.waits = False
         self.sent_bytes = 0
         self.pace: Pace | None = None
         self.throttle = Throttle()
@@ -73,11 +76,25 @@ class _Source:
         want = min(self.throttle.step(self._step_bytes), self._size_bytes - self.sent_bytes)
         self.throttle.take(want, self._cancel.event)
         self._cancel.check()
-        data = self._file.read(want)  # less than was asked for is no end: a network's file system may give it
-        if want and not data:
-            raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
+        # Less than was asked for is no end: a network's file system may give it.
+        data = self._file.read(want) or (self._await(want) if want else b"")
         self.sent_bytes += len(data)
         self._progress(self.sent_bytes)
+        return data
+
+    def _await(self, want: int) -> bytes:
+        """Return what comes next, of a file that is still being written."""
+        self.waits = True
+        while True:
+            over = not self.grows()  # asked first: what there is by then can be read
+            if data := self._file.read(want):
+                break
+            if over:
+                raise HostError(Code.UNEXPECTED, "the artifact shrank while it was sent")
+            self._cancel.event.wait(LOOK_S)
+            self._cancel.check()
+            self._progress(self.sent_bytes)  # says that we live
+        self.waits = False
         return data
 
     def tell(self) -> int:
@@ -100,9 +117,11 @@ def upload(
     throttle: Throttle | None = None,
     start_bytes: int = 0,
     size_bytes: int | None = None,
+    grows: Callable[[], bool] = lambda: False,
 ) -> int:
     """Send `source`, or `size_bytes` of it from `start_bytes` on, to `remote_path`; return how many bytes that were.
 
+    While `grows()`, the end of `source` is awaited where it is not there yet.
     HostError TIMED_OUT after `stall_s` without progress, or with less than 1 KiB/s over as long; Cancelled when
     `cancel` was called. What is left on the host then is part of a file, for the caller to remove.
     """
@@ -116,6 +135,7 @@ def upload(
         channel = connection.open_session(stall_s)
         client.channel = BurstChannel(channel)
         reader.throttle = throttle or reader.throttle
+        reader.grows = grows
         if not connection.is_far:
             reader.pace = Pace(channel, connection.transport.wire)
 
@@ -212,7 +232,7 @@ class _Watch:
             elapsed_s = time.monotonic() - begun_at
             moved = self._moved()
             most_bytes = max(now - then for now, then in zip(moved, begun, strict=True))
-            if most_bytes >= MIN_RATE_BYTES_S * max(elapsed_s, self._stall_s):
+            if self._source.waits or most_bytes >= MIN_RATE_BYTES_S * max(elapsed_s, self._stall_s):
                 begun_at, begun = time.monotonic(), moved
             elif elapsed_s > self._stall_s:
                 self.fired = True

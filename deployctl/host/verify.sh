@@ -84,11 +84,15 @@ misshapen() { # a few differing names for the message; names with odd bytes may 
 
 verify_content() { # DIR LIST [counted]: a manifest, or some lines of one and `end` with their number
   lists
-  : >"$D_LISTS/odd" && : >"$D_LISTS/sums" && D_N=$(D_LISTS=$D_LISTS awk "$D_OCTAL"'
-    BEGIN { sums = ENVIRON["D_LISTS"] "/sums"; odd = ENVIRON["D_LISTS"] "/odd" }
+  : >"$D_LISTS/odd" && : >"$D_LISTS/sums" && D_N=$(D_LISTS=$D_LISTS D_PROVEN=${D_BARE:+in_place} awk "$D_OCTAL"'
+    BEGIN {
+      sums = ENVIRON["D_LISTS"] "/sums"; odd = ENVIRON["D_LISTS"] "/odd"
+      if (ENVIRON["D_PROVEN"]) while ((getline name <ENVIRON["D_PROVEN"]) > 0) proven[name]
+    }
     /^end / { want = $2 }
     !/^f/ { next }
     { sum = $4; sub(/^f [0-7]* [0-9]* [0-9a-f]* /, "") }
+    $0 in proven { next }
     /\\/ { print sum "\n" octal($0) >odd; odds++; next }
     { print sum " *./" $0 >sums; n++ }
     END { print (!counted || (want != "" && want == n + odds) ? n + 0 " " odds + 0 : "lost") }' counted="${3-}" "$2") || blame "$D_LISTS" 31 "cannot write a list"

@@ -33,7 +33,12 @@ def send_early(run: Run, packer: Packer, wait: Callable[[Callable[[], bool]], No
                 run.loop.crew.send(worker, {"do": "grown", **news})
 
     def begin(_member: Member) -> Mapping[str, Any]:
-        return {"path": growing.path, "parts": list(growing.parts), "whole": growing.whole}
+        return {
+            "path": growing.path,
+            "parts": list(growing.parts),
+            "whole": growing.whole,
+            "name": growing.name,
+        }
 
     growing.follows = tell
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from deployctl.engine.child import Message
 from deployctl.engine.crew import Crew
 from deployctl.errors import DEFECT_HINT, DeployctlError, SourceError
+from deployctl.host.layout import artifact_name, parts_name
 from deployctl.release import packing
 from deployctl.release.events import Events
 from deployctl.release.packing import Source
@@ -25,8 +26,9 @@ class Growing:
 
     def __init__(self) -> None:
         self.path = ""
-        self.parts: list[Sequence[Any]] = []  # size in bytes, digest
+        self.parts: list[Sequence[Any]] = []  # as in artifact/local.py
         self.whole = False
+        self.name = ""  # of the directory of its parts on hosts
         self.follows: Callable[[Mapping[str, Any]], None] | None = None
 
     def grow(self, path: str, part: Sequence[Any]) -> None:
@@ -34,13 +36,14 @@ class Growing:
         self.parts.append(part)
         self._tell([part])
 
-    def end(self) -> None:
+    def end(self, tree: str) -> None:
         self.whole = bool(self.parts)
+        self.name = parts_name(artifact_name(tree, "zstd"))
         self._tell([])
 
     def _tell(self, parts: Sequence[Sequence[Any]]) -> None:
         if self.follows and self.parts:
-            self.follows({"parts": parts, "whole": self.whole})
+            self.follows({"parts": parts, "whole": self.whole, "name": self.name})
 
 
 class Packer:
@@ -85,7 +88,7 @@ class Packer:
             case "part":
                 self.growing.grow(message["path"], message["part"])
             case "hashed":
-                self.growing.end()
+                self.growing.end(message["tree"])
                 keys = (
                     "shape",
                     "shape_shared",

@@ -20,6 +20,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from deployctl.artifact.bare import places
 from deployctl.artifact.delta import Delta, compare, pack_delta
 from deployctl.artifact.digests import Digests
 from deployctl.artifact.kept import Kept
@@ -256,7 +257,9 @@ class _Packing:
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
             "unpacked_bytes": self._packed[key].unpacked_bytes + counts.pop("patched_bytes", 0),
-            "parts": len(artifact.parts),
+            "parts": [part.size_bytes for part in artifact.parts],
+            "bare": places(artifact.bare),
+            "bare_bytes": sum(bare.found.size for bare in artifact.bare),
             **counts,
         }
         self._line.send({"event": "packed", "key": key, "archive": archive})
@@ -286,5 +289,5 @@ def _write_list(artifact: Artifact) -> None:
     if not path.exists():
         new = path.with_name(f".new-{path.name}")
         with disk_errors(path.parent):
-            new.write_text("".join(f"{part.size_bytes} {part.sha256}\n" for part in artifact.parts), "ascii")
+            new.write_text("".join(" ".join(map(str, part)) + "\n" for part in artifact.parts), "ascii")
             new.replace(path)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from deployctl.artifact.local import part_bytes
 from deployctl.host.facts import Facts
 from deployctl.host.layout import artifact_name, delta_stem, parts_name
 from deployctl.host.plan import Action, Plan
@@ -48,8 +47,10 @@ class Archive:
     files: int
     entries: int
     unpacked_bytes: int
-    parts: int  # how many it travels in; their digests are in a file beside it
+    parts: Sequence[int]  # bytes of each that it travels in; their digests are in a file beside it
     patched: int = 0
+    bare: str = ""  # files in it that travel as they are, a line each
+    bare_bytes: int = 0
     away: str | None = None  # of a delta that is unpacked at once: what goes from the copy before
 
 
@@ -196,7 +197,7 @@ def stage_plan(
 
     `base` is the id and the digest of the release to copy or to build upon, `there` are the parts that need not be sent.
     """
-    several = archive is not None and archive.parts > 1
+    several = archive is not None and len(archive.parts) > 1
     if archive:
         artifact = artifact_name(archive.stem, archive.codec)
     linked = archive if links == "hard" else None  # then what is not sent takes no space
@@ -213,25 +214,22 @@ def stage_plan(
         artifact=parts_name(artifact) if several else artifact,
         path=archive.path if archive else "",
         size_bytes=archive.size_bytes - (_size(archive, there) if several else 0) if archive else 0,
+        bare=archive.bare if archive else "",
+        bare_bytes=archive.bare_bytes if archive else 0,
         sha256=archive.sha256 if archive else "",
         files=archive.files if archive else 0,
         patched=archive.patched if archive else 0,
-        parts=archive.parts if archive else 1,
+        parts=len(archive.parts) if archive else 1,
         base=base[0],
         base_tree=base[1],
         links=links,
         odd=tree.odd,
         away=archive.away if archive else None,
-        content_bytes=archive.unpacked_bytes if archive else tree.unpacked_bytes,
+        content_bytes=archive.unpacked_bytes + archive.bare_bytes if archive else tree.unpacked_bytes,
         many=tree.entries > MANY_ENTRIES,
     )
 
 
 def _size(archive: Archive, numbers: Collection[int]) -> int:
     """Return the bytes of these parts, which count from 1."""
-    total_bytes = start_bytes = 0
-    for number in range(1, archive.parts + 1):
-        size_bytes = min(part_bytes(number), archive.size_bytes - start_bytes)
-        start_bytes += size_bytes
-        total_bytes += size_bytes if number in numbers else 0
-    return total_bytes
+    return sum(size_bytes for number, size_bytes in enumerate(archive.parts, 1) if number in numbers)

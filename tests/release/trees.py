@@ -25,9 +25,11 @@ def make_site(root: Path, text: str) -> Path:
 
 
 def make_heavy(root: Path, kilobytes: int) -> Path:
-    """A tree that does not get smaller by packing."""
+    """A tree that does not get smaller by packing, without a file that would travel as it is."""
     make_site(root, "heavy")
-    (root / "random").write_bytes(os.urandom(kilobytes * 1000))
+    for number, start in enumerate(range(0, kilobytes, 20_000)):
+        size_bytes = min(kilobytes - start, 20_000) * 1000
+        (root / f"random{number or ''}").write_bytes(os.urandom(size_bytes))
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.release.lab import Lab
@@ -23,14 +24,18 @@ def assert_released(lab: Lab, pushed: Pushed, tree: Path) -> None:
     lab.assert_idle()
 
 
-def assert_failed(lab: Lab, pushed: Pushed, phase: str, code: int, *words: str) -> None:
-    """h02 failed like this, nothing is live, no run's directory and no process is left."""
+def assert_failed(
+    lab: Lab, pushed: Pushed, phase: str, code: int, *words: str, live: Mapping[str, str | None] | None = None
+) -> None:
+    """h02 failed like this, all is `live` as before (nothing, without it), no run's directory and no process is left."""
+    live = live or lab.everywhere(None)
     said, number, message = pushed.failure("h02")
     assert (said, number) == (phase, code), message
     for word in words:
         assert word in message
     assert (pushed.code, pushed.outcome) == (20, "aborted")
-    assert lab.live == lab.everywhere(None)
+    assert lab.live == live
     assert all(place.runs_left == [] for place in lab)
-    assert all(place.releases == [] for place in lab if place.name == "h02")
+    before = live["h02"]
+    assert lab["h02"].releases == ([Path(before).name] if before else [])
     lab.assert_idle()

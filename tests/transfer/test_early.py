@@ -28,8 +28,8 @@ import deployctl.artifact.pack as pack
 import deployctl.release.packing as packing
 packing.EARLY_BYTES = 1 << 20
 pieces = pack._pieces
-def slowly(walked):
-    for piece in pieces(walked):
+def slowly(*arguments):
+    for piece in pieces(*arguments):
         time.sleep(0.05)
         yield piece
     while not pathlib.Path({sign!r}).exists():

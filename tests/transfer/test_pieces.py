@@ -42,12 +42,12 @@ def test_the_cut_is_the_same_however_it_is_written(tmp_path: Path, size_bytes: i
 
 def test_the_list_of_parts_is_never_written_anew(tmp_path: Path) -> None:
     """A worker may be reading it when the packer tells of the artifact a second time."""
-    artifact = Artifact(tmp_path / "a.tar.zst", "zstd", 3, "", (Part(2, "x"), Part(1, "y")))
+    artifact = Artifact(tmp_path / "a.tar.zst", "zstd", 3, "", (Part(2, "x", 2), Part(1, "y")))
     _write_list(artifact)
     inode = list_of_parts(artifact.path).stat().st_ino
     _write_list(artifact)
     assert list_of_parts(artifact.path).stat().st_ino == inode
-    assert read_parts(artifact.path) == [(2, "x"), (1, "y")]
+    assert read_parts(artifact.path) == [(2, "x", 2), (1, "y", 0)]
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.zst.parts"]
 
 
@@ -87,11 +87,11 @@ def test_the_cause_is_told_not_what_followed() -> None:
     """One lane knows why the connection ended, the others only that it did."""
     both = threading.Barrier(2)
 
-    def send(number: int, _stop: Cancel) -> None:
+    def send(numbers: range, _stop: Cancel) -> None:
         both.wait(10)
-        raise HostError(Code.TIMED_OUT if number == 2 else Code.LOST, f"part {number}")
+        raise HostError(Code.TIMED_OUT if numbers[0] == 2 else Code.LOST, f"part {numbers[0]}")
 
-    lanes = Lanes(send, [1, 2], 2, Cancel())
+    lanes = Lanes(send, [range(1, 2), range(2, 3)], 2, Cancel())
     for thread in lanes._threads:
         thread.join(10)
     with pytest.raises(HostError, match="part 2"):
