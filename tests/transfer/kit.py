@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.release.lab import Lab
 from tests.release.running import Pushed
@@ -39,3 +43,15 @@ def assert_failed(
     before = live["h02"]
     assert lab["h02"].releases == ([Path(before).name] if before else [])
     lab.assert_idle()
+
+
+@contextmanager
+def small_disk(root: Path, megabytes: int) -> Iterator[None]:
+    """Let a host have a disk of this size; the test is skipped where nothing can be mounted."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", root], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+    yield
+    subprocess.run(["umount", "-l", root], check=True)

@@ -19,7 +19,7 @@ from tests.release.test_userland import busybox_tools
 from tests.release.trees import make_site
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
-from tests.transfer.kit import PART_BYTES, assert_failed, assert_released
+from tests.transfer.kit import PART_BYTES, assert_failed, assert_released, small_disk
 from tests.transfer.test_early import Held
 
 pytestmark = pytest.mark.sshd
@@ -361,14 +361,8 @@ def test_a_tool_that_fails(pair: Lab, movie: Path, tool: str) -> None:
 @pytest.fixture
 def small(pair: Lab) -> Iterator[None]:
     """h02 has a disk of 140 MB: room for the file once, and for one slice."""
-    root = pair["h02"].root
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=140m", "tmpfs", root], check=False, capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield
-    subprocess.run(["umount", "-l", root], check=True)
+    with small_disk(pair["h02"].root, 140):
+        yield
 
 
 @pytest.mark.root

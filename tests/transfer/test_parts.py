@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.release.lab import Lab, tool_directory
 from tests.release.test_userland import busybox_tools
 from tests.release.trees import make_site
 from tests.support.proc import wait_until
-from tests.transfer.kit import PART_BYTES, PARTS, assert_failed, assert_released
+from tests.transfer.kit import PART_BYTES, PARTS, assert_failed, assert_released, small_disk
 
 pytestmark = pytest.mark.sshd
 
@@ -166,14 +165,8 @@ def test_a_part_damaged_on_the_way(pair: Lab, large: Path, harm: str) -> None:
 @pytest.fixture
 def small(pair: Lab) -> Iterator[None]:
     """h02 has a disk of 60 MB."""
-    root = pair["h02"].root
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", root], check=False, capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield
-    subprocess.run(["umount", "-l", root], check=True)
+    with small_disk(pair["h02"].root, 60):
+        yield
 
 
 @pytest.mark.root
