@@ -46,8 +46,8 @@ class Bare(NamedTuple):
         return tuple(numbered)
 
 
-def find_bare(walked: Walked) -> list[Found]:
-    """Return the files that are to travel as they are; SourceError if one can't be read or changed since the walk.
+def find_bare(walked: Walked, among: Iterable[Found]) -> list[Found]:
+    """Return the files of these that are to travel as they are; SourceError if one can't be read or changed since the walk.
 
     Not those in directories that their owner can't write to: such a directory is locked before anything is put in its place.
     """
@@ -56,7 +56,7 @@ def find_bare(walked: Walked) -> list[Found]:
     }
     return [
         found
-        for found in walked.entries
+        for found in among
         if found.type == "f"
         and found.size >= BARE_BYTES
         and locked.isdisjoint(_directories(found.path))

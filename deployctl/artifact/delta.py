@@ -9,6 +9,7 @@ only what is named is taken.
     first/patches, new, frames      large files that changed a little: how each comes of the one in the base (artifact/patch.py)
     tree/…                          every directory and link, new files, and hard links to what stands in first/
 
+Before all that, as in a whole, new files that travel as they are.
 Directories that the base should have travel too: nobody lists those that a hook or somebody removed there.
 """
 
@@ -21,10 +22,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from deployctl.artifact.bare import Bare, find_bare
 from deployctl.artifact.kept import LARGE_BYTES
 from deployctl.artifact.local import new_file
 from deployctl.artifact.manifest import Entry, Manifest, escape
-from deployctl.artifact.pack import LEVEL, Artifact, Packed, Stream, processors
+from deployctl.artifact.pack import LEVEL, Artifact, Packed, Stream, processors, write_bare
 from deployctl.artifact.patch import Copy, Patch, Range
 from deployctl.artifact.reading import CHUNK_BYTES, changed, read_chunks, read_link
 from deployctl.artifact.tarstream import END, header, padding
@@ -173,18 +175,28 @@ def pack_delta(
     walked: Walked, delta: Delta, stem: str, out_dir: Path, *, threads: int | None = None
 ) -> Packed:
     """Write `<stem>.tar.zst` into `out_dir`. SourceError if a file can't be read or changed since it was hashed."""
+    found = {entry.path: entry for entry in walked.entries}
+    in_archive = {*delta.patches, *delta.twins.values()}
+    alone = {entry.path: entry for entry in delta.sent if entry.path not in in_archive}
     with new_file(out_dir) as output:
+        bare = find_bare(walked, [found[path] for path in alone])
+        for each in bare:
+            if write_bare(output, walked, each) != alone[each.path]:
+                raise changed(each.path)
         with Stream(output.write, LEVEL, threads or processors()) as stream:
-            for data in _pieces(walked, delta):
+            for data in _pieces(walked, delta, found, {each.path for each in bare}):
                 stream.write(data)
             stream.finish()
         path = output.keep_as(f"{stem}.tar.zst")
-        artifact = Artifact(path, "zstd", output.size_bytes, output.sha256, output.parts)
+        artifact = Artifact(
+            path, "zstd", output.size_bytes, output.sha256, output.parts, Bare.number(bare, output.parts)
+        )
     return Packed(delta.new, delta.new.digest, artifact, stream.bytes_in, {})
 
 
-def _pieces(walked: Walked, delta: Delta) -> Iterator[bytes]:
-    found = {entry.path: entry for entry in walked.entries}
+def _pieces(
+    walked: Walked, delta: Delta, found: Mapping[bytes, Found], bare: Collection[bytes]
+) -> Iterator[bytes]:
     modes = {entry.path: entry.mode for entry in delta.new.entries}
     places: dict[bytes, bytes] = {}  # of what gets its name by a hard link: where it stands before
     yield header("d", b"first", mode=0o755)
@@ -198,7 +210,7 @@ def _pieces(walked: Walked, delta: Delta) -> Iterator[bytes]:
     yield from _sent_twins(walked, delta, found, places)
     yield from _copies(delta, found, modes, places)
     yield from _patches(delta, found, modes, places)
-    sent = {entry.path for entry in delta.sent}
+    sent = {entry.path for entry in delta.sent if entry.path not in bare}
     yield header("d", b"tree", mode=0o755)
     for entry in delta.new.entries:
         if entry.path in places:

@@ -95,9 +95,9 @@ def pack(
             on_progress(done, walked.size_bytes)
 
     with new_file(out_dir, on_part) as output:
-        bare = find_bare(walked)
+        bare = find_bare(walked, walked.entries)
         for found in bare:
-            entries[found.path] = _write_bare(output, walked, found, count)
+            entries[found.path] = write_bare(output, walked, found, count)
         rest = [found for found in walked.entries if found.path not in entries]
         with Stream(output.write, level, threads or processors()) as stream:
             for piece in _pieces(walked, rest):
@@ -120,7 +120,10 @@ def pack(
     return Packed(manifest, tree_digest, artifact, stream.bytes_in, link_texts(walked))
 
 
-def _write_bare(output: Output, walked: Walked, found: Found, count: Callable[[int], None]) -> Entry:
+def write_bare(
+    output: Output, walked: Walked, found: Found, count: Callable[[int], None] = lambda _bytes: None
+) -> Entry:
+    """Add a file as it is and return its entry; `count` gets bytes as they are written. SourceError if it changed since the walk."""
     digest = hashlib.sha256()
     output.begin_bare(found.size)
     for chunk in read_chunks(walked, found):

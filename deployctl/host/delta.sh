@@ -196,6 +196,7 @@ build_upon() {
 built() {
   D_BUILT=1
   lock_directories
+  [ -z "$D_BARE" ] || place_bare
   [ -z "$D_HARD" ] || settle manifest # what was written to before shows in `stat`, what is from here on in its ctime
 }
 

@@ -101,11 +101,13 @@ place_bare() {
     D_FILE=${D_FILE%x}
     touch -r "${D_FILE%/*}" time # a directory keeps the one it came with
     [ ! -f "../$D_ARTIFACT/$D_N-$D_LAST" ] || printf '%s\n' "$D_NAME" >>in_place
+    D_K=0
     while [ "$D_N" -le "$D_LAST" ]; do
       set -- "../$D_ARTIFACT/$D_N"-*
       D_Y=${1##*-}
       [ -f "$1" ] && [ "$D_Y" -le "$D_LAST" ] && [ "$D_N" -le "$D_Y" ] || fail 33 "slice $D_N of the artifact went away"
-      if [ ! -e "$D_FILE" ]; then
+      D_K=$((D_K + 1))
+      if [ $D_K = 1 ]; then # over what a base may have there, which need not be a file of its own
         D_ERR=$(mv -f "$1" "$D_FILE" 2>&1)
       else
         D_ERR=$({ cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1)

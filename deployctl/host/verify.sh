@@ -92,10 +92,10 @@ verify_content() { # DIR LIST [counted]: a manifest, or some lines of one and `e
     /^end / { want = $2 }
     !/^f/ { next }
     { sum = $4; sub(/^f [0-7]* [0-9]* [0-9a-f]* /, "") }
-    $0 in proven { next }
+    $0 in proven { known++; next }
     /\\/ { print sum "\n" octal($0) >odd; odds++; next }
     { print sum " *./" $0 >sums; n++ }
-    END { print (!counted || (want != "" && want == n + odds) ? n + 0 " " odds + 0 : "lost") }' counted="${3-}" "$2") || blame "$D_LISTS" 31 "cannot write a list"
+    END { print (!counted || (want != "" && want == n + odds + known) ? n + 0 " " odds + 0 : "lost") }' counted="${3-}" "$2") || blame "$D_LISTS" 31 "cannot write a list"
   D_T=$(wc -l <"$D_LISTS/sums") && D_Y=$(wc -l <"$D_LISTS/odd") && [ "$((D_T)) $((D_Y / 2))" = "$D_N" ] ||
     blame "$D_LISTS" 31 "cannot write a list"
   (

@@ -250,16 +250,17 @@ class _Packing:
         if len(artifact.parts) > 1:
             _write_list(artifact)
         counts = dict(self._counts[key])
+        bare_bytes = sum(bare.found.size for bare in artifact.bare)
         archive = {
             "stem": artifact.path.name.partition(".")[0],
             "codec": artifact.codec,
             "path": str(artifact.path),
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
-            "unpacked_bytes": self._packed[key].unpacked_bytes + counts.pop("patched_bytes", 0),
+            "unpacked_bytes": self._packed[key].unpacked_bytes + bare_bytes + counts.pop("patched_bytes", 0),
             "parts": [part.size_bytes for part in artifact.parts],
             "bare": places(artifact.bare),
-            "bare_bytes": sum(bare.found.size for bare in artifact.bare),
+            "bare_bytes": bare_bytes,
             **counts,
         }
         self._line.send({"event": "packed", "key": key, "archive": archive})

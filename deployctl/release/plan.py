@@ -225,7 +225,7 @@ def stage_plan(
         links=links,
         odd=tree.odd,
         away=archive.away if archive else None,
-        content_bytes=archive.unpacked_bytes + archive.bare_bytes if archive else tree.unpacked_bytes,
+        content_bytes=archive.unpacked_bytes if archive else tree.unpacked_bytes,
         many=tree.entries > MANY_ENTRIES,
     )
 

@@ -217,6 +217,12 @@ class Lab:
         data["ssh"].update(keys)
         self.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
 
+    def edit_release(self, **keys: Any) -> None:
+        """Change what the inventory says of releases."""
+        data = yaml.safe_load(self.inventory.read_text())
+        data.setdefault("release", {}).update(keys)
+        self.inventory.write_text(yaml.safe_dump(data, sort_keys=False))
+
     def __enter__(self) -> Self:
         return self
 

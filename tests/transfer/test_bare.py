@@ -16,7 +16,7 @@ import pytest
 from tests.release.conftest import MakeLab
 from tests.release.lab import Lab, Place, tool_directory
 from tests.release.test_userland import busybox_tools
-from tests.release.trees import make_site
+from tests.release.trees import make_site, walk
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
 from tests.transfer.kit import PART_BYTES, assert_failed, assert_released, small_disk
@@ -454,3 +454,55 @@ def test_source_changes_while_it_is_sent(pair: Lab, movie: Path, held: Held) -> 
     refused = running.finish()
     assert (refused.code, refused.outcome) == (11, "refused")
     assert all(place.incoming == [] for place in pair)
+
+
+# ---- upon a release that is there
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+def test_new_and_changed_ones_in_a_delta(pair: Lab, movie: Path, links: str) -> None:
+    """They take the places of what the base has there, whose own content stays."""
+    pair.edit_release(links=links)
+    trailer = movie / "media/trailer.mp4"
+    trailer.write_bytes(os.urandom(SLICE_BYTES + 5000))
+    first = pair.push(movie)
+    assert_released(pair, first, movie)
+    before = movie.parent / "before"
+    shutil.copytree(movie, before, symlinks=True)
+    trailer.unlink()  # of another name than what a patch could be made of
+    trailer.write_bytes(os.urandom(SLICE_BYTES + 7000))
+    (movie / "media/new.mp4").write_bytes(os.urandom(SLICE_BYTES))
+    make_site(movie, "changed")
+    for place in pair:
+        place.gate("none.scp", f'echo "$*" >>{place.programs}/scps')
+    second = pair.push(movie)
+    assert_released(pair, second, movie)
+    sent = 2 * SLICE_BYTES + 7000
+    for place in pair:
+        assert sent < (second.sent(place.name) or 0) < sent + MORE_BYTES
+        assert walk(place.root / "releases" / str(first.release)) == walk(before)
+        scps = (place.programs / "scps").read_text()
+        assert scps.count("new-") == 1
+    make_site(movie, "changed again")
+    third = pair.push(movie)
+    assert_released(pair, third, movie)
+    assert third.bytes_sent < 100_000
+
+
+@pytest.mark.parametrize("links", ["copy", "hard"])
+def test_a_base_in_which_somebody_put_other_things_there(
+    pair: Lab, movie: Path, tmp_path: Path, links: str
+) -> None:
+    pair.edit_release(links=links)
+    assert_released(pair, pair.push(movie), movie)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "new.mp4").write_text("not ours")
+    live = pair["h02"].root / "current"
+    shutil.rmtree(live / "media")
+    (live / "media").symlink_to(outside)
+    (pair["h01"].root / "current/media/new.mp4").mkdir()
+    (movie / "media/new.mp4").write_bytes(os.urandom(SLICE_BYTES + 9000))
+    assert_released(pair, pair.push(movie), movie)
+    assert (outside / "new.mp4").read_text() == "not ours"
+    assert [path.name for path in outside.iterdir()] == ["new.mp4"]
