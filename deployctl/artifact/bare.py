@@ -81,9 +81,12 @@ def _is_dense(walked: Walked, found: Found) -> bool:
 
 
 def places(files: Iterable[Bare]) -> str:
-    """Return a line for each of them, for a host: numbers of its slices, mode, time in UTC as `touch -t` takes it, name as in a manifest."""
+    """Return a line for each of them, for a host.
+
+    Numbers of its slices, MiB of each but the last, mode, time in UTC as `touch -t` takes it, name as in a manifest.
+    """
     return "".join(
-        f"{bare.first} {bare.last} {bare.found.mode:o} {_stamp(bare.found)} {escape(bare.found.path)}\n"
+        f"{bare.first} {bare.last} {LARGE_PART_BYTES >> 20} {bare.found.mode:o} {_stamp(bare.found)} {escape(bare.found.path)}\n"
         for bare in files
     )
 

@@ -88,7 +88,7 @@ do_confirm() { # the record comes last: a host that is killed in between is conf
 
 # After an abort: the unproven goes, proven artifacts and staged trees stay.
 do_clean() {
-  (cd "$D_ROOT/.deployctl/incoming" 2>/dev/null && drop_run "$D_RUN" && for D_T in *.parts; do cut_growing "$D_T" "$D_RUN"; done)
+  (cd "$D_ROOT/.deployctl" 2>/dev/null && drop_run "incoming/$D_RUN")
   say live "$(readlink "$D_ROOT/current" 2>/dev/null)"
 }
 

@@ -123,6 +123,7 @@ do_prove_owned() { prove_owned; }
 # Without D_HELD that process went with a lost connection, most likely: where nobody has the lock, it is taken for this.
 do_unlock() {
   cd "$D_ROOT/.deployctl" 2>/dev/null || return 0
+  keep_proven "incoming/$D_RUN"
   owned || { remove "incoming/$D_RUN"; return 0; }
   has flock || { remove "incoming/$D_RUN"; let_go; return; }
   if [ -z "$D_HELD" ] && [ -e lock ]; then

@@ -11,6 +11,7 @@ this run.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -55,7 +56,8 @@ class Delivery:
     ) -> None:
         self._session = session
         self._operation = operation
-        self._values = dict(values)
+        self._values = dict(values)  # for what begins to receive
+        self._directory = ""  # of the parts, in incoming/, where they are now
         self._artifact = artifact
         self._growth = growth
         self._parts, self._whole = growth.look()
@@ -151,6 +153,7 @@ class Delivery:
 
     def _deliver_and_unpack(self, connection: Connection) -> None:
         receiver = self._receiver = Receiver.start(self._session, self._operation, self._values)
+        self._directory = self._values["ARTIFACT"]
         self._proven.clear()
         self._left_bytes = 0
         self._look()
@@ -170,12 +173,13 @@ class Delivery:
 
         lanes = self._lanes = Lanes(send, wanted, channels, self._operation.cancel)
         self._await_proofs(receiver, lanes, have, apart=channels > 1)
+        self._name(receiver)
         lanes.close()
 
     def _name(self, receiver: Receiver) -> None:
         """Tell what these are parts of once that is known: from then on they outlive this run.
 
-        Not while scp is about to open a file beside them, since their directory moves.
+        Not while scp is about to open a file beside them, since their directory moves: it has when the host says so.
         """
         with self._counting:
             name = self._growth.name or self._values["ARTIFACT"]
@@ -197,7 +201,9 @@ class Delivery:
             elif len(numbers) == 1 and sound and not bare and "-" not in name:
                 receiver.tell(self._line(numbers[0]))
             else:
-                if numbers:  # of another cut; nothing that is not ours is touched
+                if re.fullmatch(
+                    "[0-9]+(-[0-9]+)?", name
+                ):  # of another cut; nothing that is not ours is touched
                     receiver.tell(f"drop {name}")
                 continue
             claimed.update(numbers)
@@ -236,6 +242,8 @@ class Delivery:
             words = receiver.hear()
             self._proven |= {number for word, number in words if word == "proven"}
             missing = [number for word, number in words if word == "missing"]
+            if any(word == "named" for word, _ in words):
+                self._directory = self._values["ARTIFACT"]
             unsure -= {*self._proven, *missing}
             self._taken.difference_update(missing)
             for numbers in self._want([*missing, *self._look()], apart=apart):
@@ -330,7 +338,10 @@ class Delivery:
         bare = self._parts[numbers[0]].bare
         assert bare is not None  # nothing else is sent together  # noqa: S101
         name = growing_name(numbers[0], bare.slice_bytes, self._session.site.run, self._attempt())
-        path = growing_path(self._session.root, self._values["ARTIFACT"], name)
+        while self._directory != self._values["ARTIFACT"]:
+            cancel.event.wait(LOOK_S)
+            cancel.check()
+        path = growing_path(self._session.root, self._directory, name)
         told = 0
 
         def tell(sent_bytes: int) -> None:

@@ -11,7 +11,7 @@
 #     drop FILE                     it is of no use
 #     named ARTIFACT                what these are parts of, where that was not known: from here on they outlive the run
 #     end                           that was all
-# Words of the answer, while it goes on: have FILE, ready, proven N, missing N, fed N, stopped N.
+# Words of the answer, while it goes on: have FILE, ready, proven N, missing N, fed N, stopped N, and named 1.
 
 # What main does for other commands: here standard input is read, and still its end is the end of us all.
 take_parts() {
@@ -57,7 +57,11 @@ do_receive() {
   if [ "$D_FROM" = delta ]; then
     prove_parts >/dev/null
   else
-    parts_of() { prove_parts 2>/dev/null | feed_parts 2>/dev/null; } # a warning of a tool is nothing for tar
+    parts_of() { # a warning of a tool is nothing for tar
+      D_HERE=$PWD
+      cd "../$D_ARTIFACT" || fail 20 "$D_ARTIFACT is gone" # from within, since it may get another name
+      { cd "$D_HERE" && prove_parts; } 2>/dev/null | feed_parts 2>/dev/null
+    }
     unpack "../$D_ARTIFACT"
   fi
 }
@@ -78,7 +82,7 @@ prove_parts() { # prints the numbers of those that can be fed, in their order
     slice,new-*) prove_growing ;;
     slice,*) prove_slices ;;
     drop,*) rm -rf "../$D_ARTIFACT/$D_N" ;;
-    named,*) D_ARTIFACT=$D_N && adopt_early ;;
+    named,*) D_ARTIFACT=$D_N && adopt_early && say named 1 ;;
     *) break ;;
     esac
   done
@@ -115,6 +119,7 @@ is_slice() { # FILE: is what it holds from D_AS MiB on slice D_N, and nothing be
 prove_slices() { # of a file of an earlier run; it is cut where one is not what it was
   D_T=../$D_ARTIFACT/$D_FILE
   if [ -f "$D_T" ] && is_slice "$D_T"; then
+    [ "$D_N" != "$D_LAST" ] || : >"proof-$D_FILE"
     proven "$D_N" =
     return
   fi
@@ -137,6 +142,7 @@ prove_growing() { # D_FILE.K, of whose slices K were proven
   [ "$D_N" != "$D_LAST" ] || D_T=../$D_ARTIFACT/$D_FIRST-$D_LAST
   [ ! -d "$D_T" ] || remove "$D_T"
   D_ERR=$(mv -f "$1" "$D_T" 2>&1) || blame . 32 "cannot keep slice $D_N: $D_ERR"
+  [ "$D_N" != "$D_LAST" ] || : >"proof-$D_FIRST-$D_LAST" # a later change of the file is newer
   proven "$D_N" =
 }
 
@@ -148,10 +154,10 @@ keep_part() { # D_FILE as D_AS, or number D_N
   D_T=../$D_ARTIFACT/${D_AS:-$D_N}
   [ ! -d "$D_T" ] || remove "$D_T"
   D_ERR=$(mv -f "$D_FILE" "$D_T" 2>&1) || blame . 32 "cannot keep part $D_N: $D_ERR"
+  [ -z "$D_AS" ] || : >"proof-$D_AS"
 }
 
 feed_parts() {
-  cd "../$D_ARTIFACT" || fail 20 "$D_ARTIFACT is gone" # it may get another name
   while read -r D_N; do
     cat "$D_N" || {
       say stopped "$D_N"

@@ -55,6 +55,7 @@ class Plan:
     parts: int = 1  # in which the artifact travels
     bare: str = ""  # files in it that travel as they are, a line each
     bare_bytes: int = 0
+    slice_bytes: int = 0  # of them, the largest
     odd: bool = False  # a name or the text of a link holds a newline
     away: str | None = (
         None  # of a delta that is unpacked at once: what goes from the copy before, a line each
@@ -99,7 +100,10 @@ class Plan:
 
 def check_space(facts: Facts, plan: Plan, root: str) -> None:
     """Raise HostError NO_SPACE when artifact and unpacked tree do not fit, before a byte is sent."""
-    need_kib = room_kib(plan.size_bytes + plan.unpacked_bytes - plan.bare_bytes, plan.entries)
+    # Files that travel as they are need no room twice, but for one slice where one is put together.
+    need_kib = room_kib(
+        plan.size_bytes + plan.unpacked_bytes - plan.bare_bytes + plan.slice_bytes, plan.entries
+    )
     if facts.free_kib is not None and facts.free_kib < need_kib:
         raise HostError(
             Code.NO_SPACE,

@@ -136,12 +136,12 @@ blame() {
   fail "$2" "$3"
 }
 
-# Is there a limit to the size of files, and did one of this run come as far? A limit below what dd tries below is one.
+# Is there a limit to the size of files, and did one that came come as far? A limit below what dd tries below is one.
 at_file_limit() {
   D_MAX=$(ulimit -f 2>/dev/null) # in blocks of 512 bytes
   case $D_MAX in '' | *[!0-9]*) return 1 ;; esac
   [ "$D_MAX" -lt 128 ] ||
-    [ -n "$(find "$D_ROOT/.deployctl/incoming/$D_RUN" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
+    [ -n "$(find "$D_ROOT/.deployctl/incoming" -type f -size "+$((D_MAX - 1))" 2>/dev/null | head -n 1)" ]
 }
 
 # synced TRY PATH…: whether the disk has taken these for good, as far as anybody can tell. A `sync` that knows no files and a
@@ -302,11 +302,34 @@ owned() { # in .deployctl: does the lock name this run?
 }
 
 drop_run() { # the directory of a run, and what a copy of that run left beside its destination
+  keep_proven "$1"
   if [ -f "$1/copy" ] && { IFS= read -r D_BESIDE && IFS= read -r D_N; } <"$1/copy"; then
     D_N=${D_BESIDE%/}/.deployctl-${1##*/}-$D_N
     rm -f "$D_N.new" "$D_N.old" 2>/dev/null || return
   fi
   remove "$1"
+}
+
+keep_proven() { # RUN: of files that came as they are, what was proven: it goes back to, or stays with, the parts of its artifact
+  [ ! -d "$1/tree" ] || [ ! -f "$1/placed" ] || put_back "$1" <"$1/placed"
+  for D_Q in "${1%/*}"/*.parts; do cut_growing "$D_Q" "${1##*/}"; done
+}
+
+put_back() {
+  D_WAS=
+  read -r D_Q || return 0
+  while read -r D_N D_Y && IFS= read -r D_NAME; do
+    D_FILE=$(printf '%bx' "$1/tree/$D_NAME")
+    D_FILE=${D_FILE%x}
+    D_TO=$1/../$D_Q/$D_N-$D_Y
+    if [ -f "$D_FILE" ]; then
+      mv -f "$D_FILE" "$D_TO"
+    elif [ "$D_FILE" = "$D_WAS" ]; then # more was put behind it
+      mv -f "$D_HELD" "$D_TO"
+    fi
+    D_WAS=$D_FILE
+    D_HELD=$D_TO
+  done 2>/dev/null
 }
 
 remove() { # a tree of ours; directories without write permission in it are made removable

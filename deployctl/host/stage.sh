@@ -15,10 +15,6 @@ do_stage() {
   delta) build ;;
   copy) build_same || copy_release "$D_BASE" ;;
   esac
-  if [ -z "$D_BARE" ]; then finish_stage; else (finish_stage) || { take_bare_back; exit 1; }; fi
-}
-
-finish_stage() {
   has_sum manifest "$D_TREE" || refuse_manifest
   note_tree
   if [ -n "$D_BUILT" ]; then verify_built; else verify_tree tree manifest; fi ||
@@ -85,50 +81,66 @@ parts_of() { # ARTIFACT: their bytes in order; without files that came as they a
       cat "$1/$D_N"
     else
       set -- "$1" "$1/$D_N"-*
-      [ -f "$2" ] || break
+      [ -f "$2" ] && [ "$D_N" -le "${2##*-}" ] || break
       D_N=${2##*-}
     fi
     D_N=$((D_N + 1))
   done
 }
 
-# Files that came as they are, in slices that were proven, go to their places. One that came whole is proven thereby; one that is put
-# together of several is read again with all the others.
+# Files that came as they are, in slices that were proven, go to their places. One that came whole, and was not written to since, is
+# proven thereby; one that is put together of several is read again with all the others. What was `placed` goes back if nothing comes
+# of it (keep_proven).
 place_bare() {
-  : >in_place
-  bare_lines | while read -r D_N D_LAST D_MODE D_TIME && IFS= read -r D_NAME && IFS= read -r D_FILE; do
-    D_FILE=$(printf '%bx' "tree/$D_FILE")
+  : >in_place && printf '%s\n' "$D_ARTIFACT" >placed || blame . 31 "cannot write a list"
+  D_SINCE=-newer
+  find . -prune -cnewer . >/dev/null 2>&1 && D_SINCE=-cnewer
+  bare_lines | while read -r D_N D_LAST D_MIB D_MODE D_TIME && IFS= read -r D_NAME && IFS= read -r D_OCTETS; do
+    D_FILE=$(printf '%bx' "tree/$D_OCTETS")
     D_FILE=${D_FILE%x}
     touch -r "${D_FILE%/*}" time # a directory keeps the one it came with
-    [ ! -f "../$D_ARTIFACT/$D_N-$D_LAST" ] || printf '%s\n' "$D_NAME" >>in_place
-    D_K=0
-    while [ "$D_N" -le "$D_LAST" ]; do
-      set -- "../$D_ARTIFACT/$D_N"-*
-      D_Y=${1##*-}
-      [ -f "$1" ] && [ "$D_Y" -le "$D_LAST" ] && [ "$D_N" -le "$D_Y" ] || fail 33 "slice $D_N of the artifact went away"
-      D_K=$((D_K + 1))
-      if [ $D_K = 1 ]; then # over what a base may have there, which need not be a file of its own
-        D_ERR=$(mv -f "$1" "$D_FILE" 2>&1)
-      else
-        D_ERR=$({ cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1)
-      fi || blame . 32 "cannot put $D_NAME in its place: $D_ERR"
-      D_N=$((D_Y + 1))
-    done
+    place_slices
     D_ERR=$(chmod "$D_MODE" "$D_FILE" 2>&1) || blame . 32 "cannot put $D_NAME in its place: $D_ERR"
     TZ=UTC0 touch -t "$D_TIME" "$D_FILE" 2>/dev/null
     touch -r time "${D_FILE%/*}"
   done || exit 1
 }
 
-take_bare_back() { # nothing came of it: they are what the next run need not send
-  bare_lines | while read -r D_N D_LAST D_MODE && IFS= read -r D_NAME && IFS= read -r D_FILE; do
-    D_FILE=$(printf '%bx' "tree/$D_FILE")
-    mv -f "${D_FILE%x}" "../$D_ARTIFACT/$D_N-$D_LAST"
-  done 2>/dev/null
+place_slices() { # D_N to D_LAST, as D_FILE: over what a base may have there, which need not be a file of its own
+  D_FIRST=$D_N
+  set -- "../$D_ARTIFACT/$D_N-$D_LAST"
+  if [ -f "$1" ]; then
+    D_T=x
+    [ ! -f "proof-$D_N-$D_LAST" ] || D_T=$(find "$1" "$D_SINCE" "proof-$D_N-$D_LAST")
+    move_slices "$1" "$D_LAST"
+    [ -n "$D_T" ] || printf '%s\n' "$D_NAME" >>in_place || blame . 31 "cannot write a list"
+    return
+  fi
+  while [ "$D_N" -le "$D_LAST" ]; do
+    set -- "../$D_ARTIFACT/$D_N"-*
+    D_Y=${1##*-}
+    [ -f "$1" ] && [ "$D_N" -le "$D_Y" ] && [ "$D_Y" -le "$D_LAST" ] || fail 33 "slice $D_N of the artifact went away"
+    if [ "$D_N" = "$D_FIRST" ]; then
+      move_slices "$1" "$D_Y"
+    else
+      note_placed "$D_Y"
+      # Whoever wrote to it over a connection that was lost may have written behind what was proven.
+      D_ERR=$({ dd if=/dev/null of="$D_FILE" bs=1048576 seek=$(((D_N - D_FIRST) * D_MIB)) && cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1) ||
+        blame . 32 "cannot put $D_NAME in its place: $D_ERR"
+    fi
+    D_N=$((D_Y + 1))
+  done
 }
 
-bare_lines() { # numbers of slices, mode and time; the name as in a manifest; the name for printf %b
-  printf '%s' "$D_BARE" | awk "$D_OCTAL"'{ print $1, $2, $3, $4; sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, ""); print; print octal($0) }'
+move_slices() { # FILE LAST
+  D_ERR=$(mv -f "$1" "$D_FILE" 2>&1) || blame . 32 "cannot put $D_NAME in its place: $D_ERR"
+  note_placed "$2"
+}
+
+note_placed() { printf '%s\n%s\n' "$D_FIRST $1" "$D_OCTETS" >>placed || blame . 31 "cannot write a list"; }
+
+bare_lines() { # numbers of slices, MiB of each, mode and time; the name as in a manifest; the name for printf %b
+  printf '%s' "$D_BARE" | awk "$D_OCTAL"'{ print $1, $2, $3, $4, $5; sub(/^[^ ]* [^ ]* [^ ]* [^ ]* [^ ]* /, ""); print; print octal($0) }'
 }
 
 unzip_as() {

@@ -261,6 +261,7 @@ class _Packing:
             "parts": [part.size_bytes for part in artifact.parts],
             "bare": places(artifact.bare),
             "bare_bytes": bare_bytes,
+            "slice_bytes": max([0, *(part.size_bytes for part in artifact.parts if part.bare_bytes)]),
             **counts,
         }
         self._line.send({"event": "packed", "key": key, "archive": archive})

@@ -51,6 +51,7 @@ class Archive:
     patched: int = 0
     bare: str = ""  # files in it that travel as they are, a line each
     bare_bytes: int = 0
+    slice_bytes: int = 0  # of them, the largest
     away: str | None = None  # of a delta that is unpacked at once: what goes from the copy before
 
 
@@ -216,6 +217,7 @@ def stage_plan(
         size_bytes=archive.size_bytes - (_size(archive, there) if several else 0) if archive else 0,
         bare=archive.bare if archive else "",
         bare_bytes=archive.bare_bytes if archive else 0,
+        slice_bytes=archive.slice_bytes if archive else 0,
         sha256=archive.sha256 if archive else "",
         files=archive.files if archive else 0,
         patched=archive.patched if archive else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,12 +10,64 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.lab import Lab
-from tests.release.running import Pushed
+from tests.release.lab import Lab, Place
+from tests.release.running import Pushed, Running
 from tests.release.trees import walk
 
 PARTS = 3
 PART_BYTES = 8 << 20
+SLICE_BYTES = 32 << 20
+BARE_BYTES = 100_000_000  # three slices
+LAST_BYTES = BARE_BYTES - 2 * SLICE_BYTES
+MORE_BYTES = 200_000  # what else goes over the wire, at most
+
+# Loaded by Python itself at the start: any tree is a large one, read slowly, and packing stops before its end until a file
+# is there. (What goes into the compressor comes out with what follows it.)
+SLOW = """
+import pathlib, time
+import deployctl.artifact.pack as pack
+import deployctl.release.packing as packing
+packing.EARLY_BYTES = 1 << 20
+pieces = pack._pieces
+def slowly(*arguments):
+    for piece in pieces(*arguments):
+        time.sleep(0.05)
+        yield piece
+    while not pathlib.Path({sign!r}).exists():
+        time.sleep(0.02)
+pack._pieces = slowly
+"""
+
+
+class Held:
+    """Runs whose packing waits for `go_on`."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.lab = lab
+        self._sign = directory / "go-on"
+        site = directory / "slow"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(SLOW.format(sign=str(self._sign)))
+        path = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
+        self.env = {"PYTHONPATH": path}
+
+    def start(self, *arguments: str | Path) -> Running:
+        return self.lab.start("push", *arguments, env=self.env)
+
+    def go_on(self) -> None:
+        self._sign.touch()
+
+
+def growing(place: Place) -> list[Path]:
+    return sorted(place.root.glob(".deployctl/incoming/*.parts/new-*"))
+
+
+def arrived_bytes(place: Place) -> int:
+    return sum(path.stat().st_size for path in growing(place))
+
+
+def kept(place: Place) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in place.proven}
 
 
 def assert_released(lab: Lab, pushed: Pushed, tree: Path) -> None:

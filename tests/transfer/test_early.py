@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.release.lab import Lab, Place
-from tests.release.running import Running
 from tests.release.trees import make_heavy, make_site
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
-from tests.transfer.kit import PART_BYTES, assert_released
+from tests.transfer.kit import PART_BYTES, Held, assert_released
 
 pytestmark = pytest.mark.sshd
 
 LARGE_BYTES = 40_000_000
-
-# Loaded by Python itself at the start: any tree is a large one, read slowly, and packing stops before its end until a file
-# is there. (What goes into the compressor comes out with what follows it.)
-SLOW = """
-import pathlib, time
-import deployctl.artifact.pack as pack
-import deployctl.release.packing as packing
-packing.EARLY_BYTES = 1 << 20
-pieces = pack._pieces
-def slowly(*arguments):
-    for piece in pieces(*arguments):
-        time.sleep(0.05)
-        yield piece
-    while not pathlib.Path({sign!r}).exists():
-        time.sleep(0.02)
-pack._pieces = slowly
-"""
-
-
-class Held:
-    """Runs whose packing waits for `go_on`."""
-
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self.lab = lab
-        self._sign = directory / "go-on"
-        site = directory / "slow"
-        site.mkdir()
-        (site / "sitecustomize.py").write_text(SLOW.format(sign=str(self._sign)))
-        path = os.pathsep.join((str(site), os.environ.get("PYTHONPATH", "")))
-        self.env = {"PYTHONPATH": path}
-
-    def start(self, *arguments: str | Path) -> Running:
-        return self.lab.start("push", *arguments, env=self.env)
-
-    def go_on(self) -> None:
-        self._sign.touch()
 
 
 def early_parts(place: Place) -> list[str]:
@@ -75,19 +36,6 @@ def under_way(lab: Lab) -> None:
 def heavy(tmp_path: Path) -> Path:
     """A tree of five parts."""
     return make_heavy(tmp_path / "heavy", LARGE_BYTES // 1000)
-
-
-@pytest.fixture
-def held(pair: Lab, tmp_path: Path) -> Held:
-    return Held(pair, tmp_path)
-
-
-@pytest.fixture
-def proxy(pair: Lab) -> Iterator[Proxy]:
-    """Stands before h02."""
-    with Proxy(("127.0.0.1", pair.servers[1].port)) as proxy:
-        pair.through("h02", proxy.port)
-        yield proxy
 
 
 def test_parts_arrive_while_the_rest_is_packed(pair: Lab, heavy: Path, held: Held) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from tests.transfer.kit import PART_BYTES, PARTS, assert_failed, assert_released
 pytestmark = pytest.mark.sshd
 
 LARGE_BYTES = 20_000_000
-
-
-@pytest.fixture
-def proxy(pair: Lab) -> Iterator[Proxy]:
-    """Stands before h02."""
-    with Proxy(("127.0.0.1", pair.servers[1].port)) as proxy:
-        pair.through("h02", proxy.port)
-        yield proxy
 
 
 @pytest.mark.parametrize("retries", [0, 2])
