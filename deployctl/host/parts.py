@@ -193,20 +193,15 @@ class Delivery:
         claimed: set[int] = set()
         for name in receiver.have:
             numbers = numbers_of(name)
-            sound = claimed.isdisjoint(numbers) and self._parts.keys() >= set(numbers)
-            bare = self._parts[numbers[0]].bare if numbers and sound else None
-            if numbers and sound and bare and numbers[-1] in bare.numbers and "-" in name:
+            sound = numbers and claimed.isdisjoint(numbers) and self._parts.keys() >= set(numbers)
+            bare = self._parts[numbers[0]].bare if sound else None
+            if sound and ("-" in name) == bool(bare) and (not bare or numbers[-1] in bare.numbers):
                 for number in numbers:
-                    receiver.tell(self._slice_line(bare, number, numbers, name))
-            elif len(numbers) == 1 and sound and not bare and "-" not in name:
-                receiver.tell(self._line(numbers[0]))
-            else:
-                if re.fullmatch(
-                    "[0-9]+(-[0-9]+)?", name
-                ):  # of another cut; nothing that is not ours is touched
-                    receiver.tell(f"drop {name}")
-                continue
-            claimed.update(numbers)
+                    line = self._slice_line(bare, number, numbers, name) if bare else self._line(number)
+                    receiver.tell(line)
+                claimed.update(numbers)
+            elif re.fullmatch("[0-9]+(-[0-9]+)?", name):  # of another cut; what else lies there stays
+                receiver.tell(f"drop {name}")
         return claimed
 
     def _want(self, numbers: Iterable[int], *, apart: bool) -> list[range]:

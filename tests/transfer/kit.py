@@ -17,8 +17,9 @@ from tests.release.trees import walk
 PARTS = 3
 PART_BYTES = 8 << 20
 SLICE_BYTES = 32 << 20
-BARE_BYTES = 100_000_000  # three slices
+BARE_BYTES = 72_000_000  # three slices, the last a small one
 LAST_BYTES = BARE_BYTES - 2 * SLICE_BYTES
+REST_BYTES = BARE_BYTES - SLICE_BYTES
 MORE_BYTES = 200_000  # what else goes over the wire, at most
 
 # Loaded by Python itself at the start: any tree is a large one, read slowly, and packing stops before its end until a file
