@@ -19,6 +19,7 @@ from tests.release.test_userland import busybox_tools
 from tests.release.trees import make_site, walk
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
+from tests.support.wide import some
 from tests.transfer.kit import (
     BARE_BYTES,
     MORE_BYTES,
@@ -213,7 +214,10 @@ def test_another_host_fails_in_mid_file(pair: Lab, movie: Path, proxy: Proxy) ->
     assert REST_BYTES < (done.sent("h02") or 0) < REST_BYTES + MORE_BYTES
 
 
-@pytest.mark.parametrize("harm", ["flipped", "truncated", "longer", "gone", "a directory", "another cut"])
+HARMS = ["flipped", "truncated", "longer", "gone", "a directory", "another cut"]
+
+
+@pytest.mark.parametrize("harm", some(["flipped", "longer", "a directory", "another cut"], HARMS))
 def test_slices_that_changed_between_two_runs(pair: Lab, movie: Path, harm: str) -> None:
     """Each is read again before it is used."""
     place = pair["h02"]
@@ -312,7 +316,7 @@ def test_a_file_put_together_of_several_is_read_again(pair: Lab, movie: Path) ->
     assert_released(pair, pair.push(movie), movie)
 
 
-@pytest.mark.parametrize("tool", ["mv", "dd", "find", "chmod", "touch"])
+@pytest.mark.parametrize("tool", some(["mv", "dd", "touch"], ["mv", "dd", "find", "chmod", "touch"]))
 def test_a_tool_that_fails(pair: Lab, movie: Path, tool: str) -> None:
     place = pair["h02"]
     for point in (f"receive.{tool}", f"stage.{tool}"):
