@@ -249,6 +249,20 @@ def _simple(name: str, phase: Phase, *, quiet: bool = False, says_ok: bool = Tru
     return step
 
 
+def _or_mended_by(hint: str, step: Step) -> Step:
+    """Say what mends a release that is not what it was."""
+
+    def advise(session: Session, command: Message, operation: Operation) -> dict[str, Any]:
+        try:
+            return step(session, command, operation)
+        except HostError as error:
+            if error.code is not Code.DIGEST or error.hint:
+                raise
+            raise HostError(error.code, error.message, hint=hint, data=error.data) from error
+
+    return advise
+
+
 def _insisting(step: Step) -> Step:
     """The way back: once more on a new connection where the first is lost on the way, since nobody else will."""
 
@@ -298,7 +312,9 @@ STEPS: dict[str, Step] = {
     "hook": hook,
     "settle": _simple("settle", Phase.STAGE, quiet=True),
     "check": check,
-    "ready": _simple("ready", Phase.STAGE),
+    "ready": _or_mended_by(
+        "push the same tree again: hosts where it was altered get a fresh copy", _simple("ready", Phase.STAGE)
+    ),
     "activate": _or_untold(_simple("activate", Phase.ACTIVATE)),
     "revert": _insisting(_simple("revert", Phase.REVERT, says_ok=False)),  # the parent says `reverted`
     "confirm": _simple("confirm", Phase.CLEAN),

@@ -129,6 +129,16 @@ def parse_history(lines: Iterable[str]) -> list[dict[str, Any]]:
     return records
 
 
+def _not_writable(path: str, user: str) -> HostError:
+    if user == "root":
+        message = f"{path} is not writable, not even for root: its file system is read-only, or it was made immutable"
+        hint = f"see there: findmnt -T {path}; lsattr -d {path}"
+    else:
+        message = f"{path} is not writable for {user}"
+        hint = f"give it to the login user there: chown {user} {path}"
+    return HostError(Code.NOT_PERMITTED, message, hint=hint, data={"check": "rights"})
+
+
 def unfit(answer: Answer, root: str) -> Iterator[HostError]:
     """Yield each reason for which the host cannot take a release; `data["check"]` says what was looked at."""
     tools = set(answer.all("tool"))
@@ -176,11 +186,5 @@ def unfit(answer: Answer, root: str) -> Iterator[HostError]:
             hint=f"move it away (mv {path} {path}.before): deployctl begins a new one",
             data={"check": "layout"},
         )
-    if path := answer.one("read_only"):
-        user = answer.one("user") or "the login user"
-        yield HostError(
-            Code.NOT_PERMITTED,
-            f"{path} is not writable for {user}",
-            hint=f"give it to the login user there: chown {user} {path}",
-            data={"check": "rights"},
-        )
+    for path in answer.all("read_only")[:1]:
+        yield _not_writable(path, answer.one("user") or "the login user")

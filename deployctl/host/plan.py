@@ -98,12 +98,13 @@ class Plan:
         }
 
 
-def check_space(facts: Facts, plan: Plan, root: str) -> None:
-    """Raise HostError NO_SPACE when artifact and unpacked tree do not fit, before a byte is sent."""
-    # Files that travel as they are need no room twice, but for one slice where one is put together.
-    need_kib = room_kib(
-        plan.size_bytes + plan.unpacked_bytes - plan.bare_bytes + plan.slice_bytes, plan.entries
-    )
+def check_space(facts: Facts, plan: Plan, root: str, *, joins: bool = False) -> None:
+    """Raise HostError NO_SPACE when artifact and unpacked tree do not fit, before a byte is sent.
+
+    Files that travel as they are need no room twice, but for one slice where the host `joins` them.
+    """
+    twice_bytes = plan.bare_bytes - (plan.slice_bytes if joins else 0)
+    need_kib = room_kib(plan.size_bytes + plan.unpacked_bytes - twice_bytes, plan.entries)
     if facts.free_kib is not None and facts.free_kib < need_kib:
         raise HostError(
             Code.NO_SPACE,

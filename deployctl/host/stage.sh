@@ -232,7 +232,7 @@ do_ready() {
   do_prepare
   cd "$D_ROOT/releases" || fail 32 "cannot enter $D_ROOT/releases"
   has_sum "../.deployctl/manifests/$D_ID" "$D_TREE" || fail 33 "the manifest of $D_ID changed meanwhile"
-  verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "$D_WRONG"
+  verify_promised "$D_ID" "../.deployctl/manifests/$D_ID" || fail 33 "release $D_ID was altered there since it was staged: $D_WRONG"
   settle "../.deployctl/manifests/$D_ID"
 }
 

@@ -69,7 +69,8 @@ def _build(session: Session, plan: Plan, operation: Operation, delivery: Deliver
 def deliver(session: Session, plan: Plan, operation: Operation) -> Delivery:
     """Bring all parts there, over more than one connection if need be; HostError, Cancelled."""
     if session.facts is not None:
-        check_space(session.facts, plan, session.root)
+        joins = session.connection(operation.timeout_s).is_far or bool(session.facts.parts)
+        check_space(session.facts, plan, session.root, joins=joins)
     growth = Growth(read_parts(Path(plan.path)), whole=True)
     return _perform(session, Delivery(session, operation, plan.values(), Path(plan.path), growth), operation)
 

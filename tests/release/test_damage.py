@@ -70,6 +70,9 @@ def test_a_staged_release_damaged_before_it_is_activated(lab: Lab, site: Path, e
     refused = lab.activate(two.release)
     assert refused.code == 20
     assert refused.hosts["h02"]["code"] == 33
+    if edit != "manifest":
+        assert f"release {two.release} was altered there since it was staged: " in refused.failure("h02")[2]
+        assert "push the same tree again" in refused.stderr
     assert lab.live == lab.serves(one.release)
     assert all(place.runs_left == [] for place in lab)
 

@@ -120,4 +120,8 @@ def test_a_read_only_disk(lab: Lab, site: Path, small: Mount) -> None:
     make_site(site, "two")
     failed = lab.push(site)
     assert (failed.code, failed.failure("h02")[:2]) == (20, ("probe", 32))
+    root = lab["h02"].root
+    assert failed.failure("h02")[2].startswith(
+        f"{root} is not writable, not even for root: its file system is read-only"
+    )
     assert lab.live == lab.serves(one.release)
