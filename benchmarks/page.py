@@ -15,7 +15,8 @@ to each other.
 
 "ours over it" is deployctl's time over that tool's, the median of the rounds; "wanted" is what it should be at most.
 `ssh + tar` is what OpenSSH alone needs: one archive, or one of what changed upon `cp -a` or `cp -al`, to all hosts at
-once, with nothing checked, locked, switched together or put back.
+once, with nothing checked, locked, switched together or put back. Where ours is not what was wanted, [performance.md](performance.md) says
+what the time goes into.
 
 """
 

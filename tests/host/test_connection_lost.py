@@ -94,7 +94,9 @@ def test_frozen_while_sending(sshd_farm: SshdFarm, kit: Kit) -> None:
     host = sshd_farm()
     patience = patient()
     connection = kit.knows(host).open(kit.target(**to(host)), patience=patience)
-    channel = connection.open_session(30)  # closing it later would send a word, and may find the connection gone
+    channel = connection.open_session(
+        30
+    )  # closing it later would send a word, and may find the connection gone
     channel.exec_command("cat >/dev/null")
     host.freeze()
     hurry(patience)
