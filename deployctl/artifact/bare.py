@@ -1,7 +1,7 @@
 """Large files that no compressor makes smaller: they travel as they are, and a host puts what came in its place.
 
-Owns which files these are. In an archive each of their bytes would go through a compressor here, and through two programs more
-than scp on every host (a third of all processor time of a push of one such file).
+Owns which files these are. In an archive each of their bytes would go through a compressor here, and through four programs after
+scp on every host: a push of one file of 256 MiB to 10 hosts took twice as long.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ place_slices() { # D_N to D_LAST, as D_FILE: over what a base may have there, wh
   set -- "../$D_ARTIFACT/$D_N-$D_LAST"
   if [ -f "$1" ]; then
     D_T=x
-    [ ! -f "proof-$D_N-$D_LAST" ] || D_T=$(find "$1" "$D_SINCE" "proof-$D_N-$D_LAST")
+    [ ! -f "proof-$D_N-$D_LAST" ] || D_T=$(find "$1" "$D_SINCE" "proof-$D_N-$D_LAST") || D_T=x
     move_slices "$1" "$D_LAST"
     [ -n "$D_T" ] || printf '%s\n' "$D_NAME" >>in_place || blame . 31 "cannot write a list"
     return
@@ -125,7 +125,7 @@ place_slices() { # D_N to D_LAST, as D_FILE: over what a base may have there, wh
     else
       note_placed "$D_Y"
       # Whoever wrote to it over a connection that was lost may have written behind what was proven.
-      D_ERR=$({ dd if=/dev/null of="$D_FILE" bs=1048576 seek=$(((D_N - D_FIRST) * D_MIB)) && cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1) ||
+      D_ERR=$({ dd if=/dev/null of="$D_FILE" bs=1048576 seek=$(((D_N - D_FIRST) * D_MIB)) 2>/dev/null && cat "$1" >>"$D_FILE" && rm -f "$1"; } 2>&1) ||
         blame . 32 "cannot put $D_NAME in its place: $D_ERR"
     fi
     D_N=$((D_Y + 1))
