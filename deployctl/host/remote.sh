@@ -315,7 +315,7 @@ keep_proven() { # RUN: of files that came as they are, what was proven: it goes 
   for D_Q in "${1%/*}"/*.parts; do cut_growing "$D_Q" "${1##*/}"; done
 }
 
-put_back() {
+put_back() ( # whoever calls it has values of the same names
   D_WAS=
   read -r D_Q || return 0
   while read -r D_N D_Y && IFS= read -r D_NAME; do
@@ -330,7 +330,7 @@ put_back() {
     D_WAS=$D_FILE
     D_HELD=$D_TO
   done 2>/dev/null
-}
+)
 
 remove() { # a tree of ours; directories without write permission in it are made removable
   rm -rf "$1" 2>/dev/null && return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from deployctl.host.lanes import Lanes
 from deployctl.host.layout import list_of_parts
 from deployctl.host.parts import read_parts
 from deployctl.host.receiver import Receiver
-from deployctl.host.script import Answer
+from deployctl.host.script import Answer, Script, functions_of
 from deployctl.host.shell import Cancel, Shell
 from deployctl.release.packing import _write_list
 
@@ -106,3 +107,19 @@ def test_parts_are_larger_once_some_have_gone(tmp_path: Path) -> None:
             output.write(bytes(8 << 20))
         assert [part.size_bytes >> 20 for part in output.parts] == [8, 8, 8, 32, 24]
         assert sum(part.size_bytes for part in output.parts) == output.size_bytes
+
+
+def test_what_goes_back_to_the_parts_changes_no_value(tmp_path: Path) -> None:
+    """`unlock` does that before it asks whether it holds the lock (D_HELD)."""
+    run, parts = tmp_path / "incoming/run", tmp_path / "incoming/a.tar.zst.parts"
+    (run / "tree").mkdir(parents=True)
+    parts.mkdir()
+    (run / "tree/film").write_text("film")
+    (run / "placed").write_text("a.tar.zst.parts\n1 2\nfilm\n")
+    functions = functions_of(Script.build("unlock", {}, run="run", root=str(tmp_path)).parts)
+    script = (
+        f'{functions}\nD_HELD= D_TO=to D_NAME=name\nkeep_proven incoming/run\necho "$D_HELD,$D_TO,$D_NAME"'
+    )
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == ",to,name\n"
+    assert (parts / "1-2").read_text() == "film"
