@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from deployctl.errors import Code, HostError
@@ -25,9 +25,9 @@ from deployctl.host.lanes import Lanes
 from deployctl.host.layout import attempt_path, growing_name, growing_path, list_of_parts, numbers_of
 from deployctl.host.operation import Operation
 from deployctl.host.receiver import Receiver
+from deployctl.host.sending import Sending
 from deployctl.host.session import Session
 from deployctl.host.shell import LOOK_S, Cancel
-from deployctl.host.upload import upload
 
 CHANNELS = 4
 # What a host may have taken and not written yet: the window of a channel, a pipe, what scp holds. Where it is more, a slice is proven later.
@@ -56,9 +56,9 @@ class Delivery:
     ) -> None:
         self._session = session
         self._operation = operation
+        self._sending = Sending(session, operation, artifact, growth)
         self._values = dict(values)  # for what begins to receive
         self._directory = ""  # of the parts, in incoming/, where they are now
-        self._artifact = artifact
         self._growth = growth
         self._parts, self._whole = growth.look()
         self._proven: set[int] = set()
@@ -66,17 +66,18 @@ class Delivery:
         self._receiver: Receiver | None = None
         self._lanes: Lanes | None = None
         self._alone = False  # the server has no room for the receiver beside an upload
-        self._counting = threading.Lock()
+        self._naming = threading.Lock()
         self._alive_at = 0.0
-        self._attempts = 0
-        self._left_bytes = 0
-        self.sent_bytes = 0
         self.began_at = time.monotonic()
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._sending.sent_bytes
 
     def go_on(self, operation: Operation) -> None:
         """Be part of another command from here on."""
         self._operation = operation
-        self._move(0)
+        self._sending.go_on(operation)
 
     def perform(self) -> None:
         """Bring all parts to the host and have them proven; a connection that is lost meanwhile is opened again.
@@ -155,7 +156,7 @@ class Delivery:
         receiver = self._receiver = Receiver.start(self._session, self._operation, self._values)
         self._directory = self._values["ARTIFACT"]
         self._proven.clear()
-        self._left_bytes = 0
+        self._sending.left_bytes = 0
         self._look()
         have = self._claim(receiver)
         self._taken = set(have)
@@ -181,7 +182,7 @@ class Delivery:
 
         Not while scp is about to open a file beside them, since their directory moves: it has when the host says so.
         """
-        with self._counting:
+        with self._naming:
             name = self._growth.name or self._values["ARTIFACT"]
             known = name == self._values["ARTIFACT"]
             self._values["ARTIFACT"] = name
@@ -257,7 +258,7 @@ class Delivery:
 
     def _deliver_alone(self, connection: Connection) -> None:
         """One part after the other, each proven before the next is sent; unpacked later."""
-        self._left_bytes = 0
+        self._sending.left_bytes = 0
         self._taken = set(self._proven)
         self._want(self._parts.keys() - self._proven, apart=True)
         while True:
@@ -294,7 +295,7 @@ class Delivery:
         waits = not self._whole and len(self._proven) == len(self._parts)
         if waits and time.monotonic() - self._alive_at > ALIVE_S:
             self._alive_at = time.monotonic()
-            self._move(0)
+            self._sending.move(0)
         return waits
 
     def _line(self, number: int) -> str:
@@ -321,9 +322,9 @@ class Delivery:
 
     def _send(self, connection: Connection, number: int, cancel: Cancel) -> str:
         """Upload a part under a name that no other attempt has, since an old writer may still be there; return the name."""
-        name = f"part-{number}-{self._attempt()}"
+        name = f"part-{number}-{self._sending.attempt()}"
         path = attempt_path(self._session.root, self._session.site.run, name)
-        self._upload(connection, range(number, number + 1), path, cancel)
+        self._sending.upload(connection, self._span(range(number, number + 1)), path, cancel)
         return name
 
     def _send_growing(
@@ -332,7 +333,7 @@ class Delivery:
         """Upload slices of a file as one, and have each proven as soon as it is there."""
         bare = self._parts[numbers[0]].bare
         assert bare is not None  # nothing else is sent together  # noqa: S101
-        name = growing_name(numbers[0], bare.slice_bytes, self._session.site.run, self._attempt())
+        name = growing_name(numbers[0], bare.slice_bytes, self._session.site.run, self._sending.attempt())
         while self._directory != self._values["ARTIFACT"]:
             cancel.event.wait(LOOK_S)
             cancel.check()
@@ -349,65 +350,13 @@ class Delivery:
                 receiver.tell(self._slice_line(bare, numbers[told], numbers, name))
                 told += 1
 
-        self._upload(connection, numbers, path, cancel, tell)
+        self._sending.upload(connection, bare.span(numbers), path, cancel, tell)
         while numbers[-1] not in self._growth.look()[0]:  # what is read may not have been announced yet
             cancel.event.wait(LOOK_S)
             cancel.check()
         for number in numbers:
             receiver.tell(f"{self._slice_line(bare, number, numbers, name)} sure")
 
-    def _attempt(self) -> int:
-        with self._counting:
-            self._attempts += 1
-            return self._attempts
-
-    def _upload(
-        self,
-        connection: Connection,
-        numbers: range,
-        path: str,
-        cancel: Cancel,
-        sent: Callable[[int], None] = lambda _bytes: None,
-    ) -> None:
-        start_bytes, size_bytes = self._span(numbers)
-        moved_bytes = 0
-
-        def progress(done_bytes: int) -> None:
-            nonlocal moved_bytes
-            self._move(done_bytes - moved_bytes)
-            moved_bytes = done_bytes
-            sent(done_bytes)
-
-        try:
-            upload(
-                connection,
-                self._artifact,
-                path,
-                stall_s=self._operation.timeout_s,
-                cancel=cancel,
-                progress=progress,
-                throttle=self._session.throttle,
-                start_bytes=start_bytes,
-                size_bytes=size_bytes,
-                grows=lambda: not self._growth.look()[1],
-            )
-        except BaseException:
-            with self._counting:
-                self._left_bytes += moved_bytes
-            raise
-
     def _count(self, pieces: Collection[range]) -> None:
         """These are to be sent as well."""
-        if not pieces and self.sent_bytes:
-            return
-        size_bytes = sum(self._span(numbers)[1] for numbers in pieces)
-        with self._counting:
-            self._left_bytes += size_bytes
-        self._move(0)
-
-    def _move(self, size_bytes: int) -> None:
-        with self._counting:
-            self.sent_bytes += size_bytes
-            self._left_bytes -= size_bytes
-            done_bytes, total_bytes = self.sent_bytes, self.sent_bytes + self._left_bytes
-        self._operation.bytes(done_bytes, total_bytes)
+        self._sending.expect(sum(self._span(numbers)[1] for numbers in pieces))

@@ -13,6 +13,7 @@ import pytest
 from tests.release.lab import Lab, Place
 from tests.release.running import Pushed, Running
 from tests.release.trees import walk
+from tests.support.sshd import Sshd
 
 PARTS = 3
 PART_BYTES = 8 << 20
@@ -97,6 +98,13 @@ def assert_failed(
     before = live["h02"]
     assert lab["h02"].releases == ([Path(before).name] if before else [])
     lab.assert_idle()
+
+
+def allow_sessions(server: Sshd, sessions: int) -> None:
+    """Let a server allow no more than so many on one connection."""
+    server.stop_listener()
+    server.config = [f"MaxSessions {sessions}"]
+    server.start()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from tests.transfer.kit import (
     REST_BYTES,
     SLICE_BYTES,
     Held,
+    allow_sessions,
     arrived_bytes,
     assert_failed,
     assert_released,
@@ -113,9 +114,7 @@ def test_busybox_alone(make_lab: MakeLab, tmp_path: Path, movie: Path) -> None:
 def test_a_server_that_allows_few_sessions(make_lab: MakeLab, movie: Path, sessions: int) -> None:
     lab = make_lab(1)
     [server] = lab.servers
-    server.stop_listener()
-    server.config = [f"MaxSessions {sessions}"]
-    server.start()
+    allow_sessions(server, sessions)
     pushed = lab.push(movie)
     assert_released(lab, pushed, movie)
     assert BARE_BYTES < pushed.bytes_sent < BARE_BYTES + MORE_BYTES

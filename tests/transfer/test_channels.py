@@ -16,7 +16,7 @@ from tests.release.trees import make_heavy
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
 from tests.support.sshd import SshdFarm
-from tests.transfer.kit import PART_BYTES, assert_released
+from tests.transfer.kit import PART_BYTES, allow_sessions, assert_released
 
 pytestmark = pytest.mark.sshd
 
@@ -72,9 +72,7 @@ def test_who_is_far(kit: Kit, sshd_farm: SshdFarm) -> None:
 @pytest.mark.parametrize("sessions", [2, 3, 4])
 def test_a_far_server_that_allows_few_sessions(single: Lab, wide: Path, far: Proxy, sessions: int) -> None:
     [server] = single.servers
-    server.stop_listener()
-    server.config = [f"MaxSessions {sessions}"]
-    server.start()
+    allow_sessions(server, sessions)
     far.redirect(("127.0.0.1", server.port))
     pushed = single.push(wide)
     assert_released(single, pushed, wide)

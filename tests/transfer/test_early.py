@@ -11,7 +11,7 @@ from tests.release.lab import Lab, Place
 from tests.release.trees import make_heavy, make_site
 from tests.support.proc import wait_until
 from tests.support.proxy import Proxy
-from tests.transfer.kit import PART_BYTES, Held, assert_released
+from tests.transfer.kit import PART_BYTES, Held, allow_sessions, assert_released
 
 pytestmark = pytest.mark.sshd
 
@@ -137,9 +137,7 @@ def test_a_host_that_holds_something_waits_for_the_plan(
 
 def test_a_server_that_allows_two_sessions(pair: Lab, heavy: Path, held: Held) -> None:
     for server in pair.servers:
-        server.stop_listener()
-        server.config = ["MaxSessions 2"]
-        server.start()
+        allow_sessions(server, 2)
     running = held.start(heavy)
     for place in pair:
         wait_until(lambda p=place: len(early_parts(p)) >= 2, 40, "the first parts")  # type: ignore[misc]

@@ -252,10 +252,10 @@ packing._Packing._summary = late
 
 
 def test_an_edit_between_proof_and_staging(pair: Lab, movie: Path, held: Held) -> None:
-    """A file is read again if anybody wrote to it since."""
+    """A file is read again if anybody wrote to it since all of it was proven."""
     running = held.start(movie)
     place = pair["h02"]
-    wait_until(lambda: any(place.root.glob(".deployctl/incoming/*/early.tar.zst.parts/1-3")), 40, "the file")
+    wait_until(lambda: any(place.root.glob(".deployctl/incoming/*/proof-1-3")), 40, "the proof of the file")
     [file] = place.root.glob(".deployctl/incoming/*/early.tar.zst.parts/1-3")
     was = file.stat()
     with file.open("r+b") as edited:

@@ -14,7 +14,7 @@ from tests.release.lab import Lab, tool_directory
 from tests.release.test_userland import busybox_tools
 from tests.release.trees import make_site
 from tests.support.proc import wait_until
-from tests.transfer.kit import PART_BYTES, PARTS, assert_failed, assert_released, small_disk
+from tests.transfer.kit import PART_BYTES, PARTS, allow_sessions, assert_failed, assert_released, small_disk
 
 pytestmark = pytest.mark.sshd
 
@@ -73,9 +73,7 @@ def test_a_server_that_allows_few_sessions(make_lab: MakeLab, large: Path, sessi
     """With two there is no room for what unpacks beside scp: parts go one by one, and are unpacked later."""
     lab = make_lab(1)
     [server] = lab.servers
-    server.stop_listener()
-    server.config = [f"MaxSessions {sessions}"]
-    server.start()
+    allow_sessions(server, sessions)
     first = lab.push(large)
     assert_released(lab, first, large)
     assert 20_000_000 < first.bytes_sent < 20_100_000
